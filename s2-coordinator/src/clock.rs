@@ -1,0 +1,175 @@
+//! The one clock that decides.
+//!
+//! Deadlines are stored and compared with `now` of the store's clock; nothing else decides. Times that sessions
+//! send are data. A host that wants to test hours in milliseconds hands the store a [`ManualClock`].
+
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+
+use crate::time::Timestamp;
+
+/// Tells the time and waits for it.
+///
+/// # To ensure correctness
+///
+/// `now` never goes back. When `sleep_until(at)` returns, `now() >= at`.
+#[async_trait]
+pub trait Clock: Debug + Send + Sync + 'static {
+    /// The time.
+    fn now(&self) -> Timestamp;
+
+    /// Waits until `now() >= at`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    async fn sleep_until(&self, at: Timestamp);
+}
+
+/// The system's clock, held when it is set back.
+#[derive(Debug, Default)]
+pub struct SystemClock {
+    latest: AtomicU64,
+}
+
+impl SystemClock {
+    /// A clock that follows the system's.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// The longest single wait: after that the wall clock is read again, since it may have been set forward.
+const LONGEST_NAP: Duration = Duration::from_secs(60);
+
+#[async_trait]
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let micros = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
+        let latest = self.latest.fetch_max(micros, Ordering::Relaxed);
+        Timestamp::from_micros(micros.max(latest))
+    }
+
+    async fn sleep_until(&self, at: Timestamp) {
+        loop {
+            let left = at.since(self.now());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(LONGEST_NAP)).await;
+        }
+    }
+}
+
+#[cfg(feature = "test-util")]
+pub use manual::ManualClock;
+
+#[cfg(feature = "test-util")]
+mod manual {
+    use std::future::poll_fn;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+    use std::task::{Poll, Waker};
+
+    use super::{Clock, Debug, Duration, Timestamp, async_trait};
+
+    /// A clock that stands still until a test moves it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use s2_coordinator::{Clock, ManualClock};
+    ///
+    /// let clock = ManualClock::new("2025-11-12T00:00:00Z".parse()?);
+    /// clock.advance(Duration::from_secs(1800));
+    /// assert_eq!(clock.now().to_string(), "2025-11-12T00:30:00Z");
+    /// # Ok::<(), s2_coordinator::Invalid>(())
+    /// ```
+    #[derive(Debug)]
+    pub struct ManualClock {
+        state: Mutex<State>,
+    }
+
+    #[derive(Debug)]
+    struct State {
+        now: Timestamp,
+        sleepers: Vec<(Timestamp, Waker)>,
+    }
+
+    impl ManualClock {
+        /// A clock that shows `start`.
+        #[must_use]
+        pub fn new(start: Timestamp) -> Self {
+            Self {
+                state: Mutex::new(State {
+                    now: start,
+                    sleepers: Vec::new(),
+                }),
+            }
+        }
+
+        /// Moves time forward and wakes who waited for it.
+        pub fn advance(&self, by: Duration) {
+            let due: Vec<Waker> = {
+                let mut state = self.lock();
+                state.now = state.now + by;
+                let now = state.now;
+                state
+                    .sleepers
+                    .extract_if(.., |(at, _)| *at <= now)
+                    .map(|(_, waker)| waker)
+                    .collect()
+            };
+            due.into_iter().for_each(Waker::wake);
+        }
+
+        fn lock(&self) -> MutexGuard<'_, State> {
+            self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    #[async_trait]
+    impl Clock for ManualClock {
+        fn now(&self) -> Timestamp {
+            self.lock().now
+        }
+
+        async fn sleep_until(&self, at: Timestamp) {
+            poll_fn(|cx| {
+                let mut state = self.lock();
+                if state.now >= at {
+                    return Poll::Ready(());
+                }
+                state.sleepers.retain(|(_, waker)| !waker.will_wake(cx.waker()));
+                state.sleepers.push((at, cx.waker().clone()));
+                Poll::Pending
+            })
+            .await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_system_clock_rises_and_waits() {
+        let clock = SystemClock::new();
+        let start = clock.now();
+        clock.sleep_until(start + Duration::from_millis(5)).await;
+        assert!(clock.now() >= start + Duration::from_millis(5));
+    }
+
+    #[test]
+    fn a_clock_set_back_stands_still() {
+        let clock = SystemClock {
+            latest: AtomicU64::new(Timestamp::MAX.as_micros()),
+        };
+        assert_eq!(clock.now(), Timestamp::MAX);
+        assert_eq!(clock.now(), Timestamp::MAX);
+    }
+}

@@ -1,0 +1,154 @@
+//! One event in the hands of one consumer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::event::{Event, NewEvent, Published};
+use crate::settle::{Receipt, Settle, Settled, Settlement};
+use crate::text::Text;
+use crate::time::Timestamp;
+
+/// An event to handle, and the right to say what became of it.
+///
+/// Handling started when this was handed out; that counts as one attempt. Settle it before [`Delivery::deadline`], or
+/// extend the deadline. A delivery that is dropped without being settled comes back after its deadline, like one whose
+/// consumer crashed.
+///
+/// All methods may be called again: after a lost reply, the same call gets the same answer.
+#[derive(Clone, Debug)]
+#[must_use = "a delivery that is not settled comes back after its ack timeout"]
+pub struct Delivery {
+    /// The event.
+    pub event: Arc<Event>,
+    /// Which attempt this is since the event was published or last redriven: 1 is the first.
+    pub attempt: u32,
+    /// Until when it should be settled, by the store's clock, unless extended.
+    pub deadline: Timestamp,
+    /// What identifies the delivery.
+    pub receipt: Receipt,
+    settle: Arc<dyn Settle>,
+}
+
+impl Delivery {
+    /// A delivery; made by backends.
+    pub fn new(
+        event: Arc<Event>,
+        attempt: u32,
+        deadline: Timestamp,
+        receipt: Receipt,
+        settle: Arc<dyn Settle>,
+    ) -> Self {
+        Self {
+            event,
+            attempt,
+            deadline,
+            receipt,
+            settle,
+        }
+    }
+
+    /// The event is done.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settle::settle`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Settle::settle`].
+    pub async fn ack(&self) -> Result<(), Error> {
+        self.settle.settle(&self.receipt, Settlement::Ack).await.map(drop)
+    }
+
+    /// The event is done and `outputs` are published, in one step: the outputs exist if and only if the event is done.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settle::settle`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Settle::settle`].
+    pub async fn commit(&self, outputs: &[NewEvent]) -> Result<Arc<[Published]>, Error> {
+        match self
+            .settle
+            .settle(&self.receipt, Settlement::Commit(outputs.to_vec()))
+            .await?
+        {
+            Settled::Committed(published) => Ok(published),
+            other => Err(self.settled_as(&other)),
+        }
+    }
+
+    /// The event is to be handled again after `delay`; after the last attempt it becomes a dead letter. The answer says
+    /// which.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settle::settle`]; [`Error::LimitExceeded`] when the delay is longer than
+    /// [`Limits::delay`](crate::Limits::delay).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Settle::settle`].
+    pub async fn nack(&self, delay: Duration) -> Result<Settled, Error> {
+        self.give_back(Some(delay), None).await
+    }
+
+    /// The event is to be handled again after the backoff of [`Config`](crate::Config), because of `reason`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settle::settle`]; [`Error::LimitExceeded`] when the reason is too long.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Settle::settle`].
+    pub async fn retry(&self, reason: impl Into<Text>) -> Result<Settled, Error> {
+        self.give_back(None, Some(reason.into())).await
+    }
+
+    async fn give_back(&self, delay: Option<Duration>, reason: Option<Text>) -> Result<Settled, Error> {
+        self.settle
+            .settle(&self.receipt, Settlement::Nack { delay, reason })
+            .await
+    }
+
+    /// The event cannot be handled: it becomes a dead letter at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settle::settle`]; [`Error::LimitExceeded`] when the reason is too long.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Settle::settle`].
+    pub async fn dead_letter(&self, reason: impl Into<Text>) -> Result<Settled, Error> {
+        self.settle
+            .settle(&self.receipt, Settlement::DeadLetter { reason: reason.into() })
+            .await
+    }
+
+    /// Moves the deadline to `by` from now and answers with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settle::extend`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Settle::extend`].
+    pub async fn extend(&self, by: Duration) -> Result<Timestamp, Error> {
+        self.settle.extend(&self.receipt, by).await
+    }
+
+    fn settled_as(&self, outcome: &Settled) -> Error {
+        Error::AlreadySettled {
+            topic: self.event.topic.clone(),
+            position: self.event.position,
+            held: self.receipt.delivery(),
+            outcome: outcome.as_str(),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What can go wrong, named by outcome.
+
+use crate::dead_letter::DeadLetterId;
+use crate::escalation::EscalationId;
+use crate::event::{EventId, Position};
+use crate::invalid::Invalid;
+use crate::name::{GroupName, IdempotencyKey, Topic};
+use crate::text::Text;
+
+/// Why a call did not do what was asked. A call that fails has changed nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A word is not valid.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+
+    /// Something is larger, longer or more than the limit of that name in [`Limits`](crate::Limits).
+    #[error("{what} has {actual}, the limit {limit} is {max}")]
+    LimitExceeded {
+        /// The limit's name.
+        limit: &'static str,
+        /// What exceeded it.
+        what: String,
+        /// Its size.
+        actual: u64,
+        /// The limit's value.
+        max: u64,
+    },
+
+    /// The idempotency key was used for an event that said something else.
+    #[error("idempotency key {key:?} of topic {topic} belongs to event {original}, which says something else")]
+    IdempotencyConflict {
+        /// The topic.
+        topic: Topic,
+        /// The key.
+        key: IdempotencyKey,
+        /// The event that was published under it.
+        original: EventId,
+    },
+
+    /// The delivery was superseded: the event was delivered again, died, or its group is gone.
+    #[error("delivery {held} of event {position} of topic {topic} to group {group} is stale: {}", superseded(.current))]
+    StaleDelivery {
+        /// The topic.
+        topic: Topic,
+        /// The group.
+        group: GroupName,
+        /// The event.
+        position: Position,
+        /// The delivery that was to be settled: the n-th of this event to this group.
+        held: u32,
+        /// The delivery that counts, if there is one.
+        current: Option<u32>,
+    },
+
+    /// This very delivery was settled before, in another way.
+    #[error("delivery {held} of event {position} of topic {topic} was settled before: {outcome}")]
+    AlreadySettled {
+        /// The topic.
+        topic: Topic,
+        /// The event.
+        position: Position,
+        /// The delivery.
+        held: u32,
+        /// How it was settled.
+        outcome: &'static str,
+    },
+
+    /// The position is older than what the topic retains.
+    #[error("topic {topic} no longer retains what follows position {position}; it starts at {oldest}")]
+    NotRetained {
+        /// The topic.
+        topic: Topic,
+        /// What was asked for.
+        position: Position,
+        /// The oldest position that is there, or the next one if the topic is empty.
+        oldest: Position,
+    },
+
+    /// A tail fell behind what the topic retains. It goes on after this error at `resumes_at`.
+    #[error("the tail of topic {topic} missed {missed} events and resumes at position {resumes_at}")]
+    Lagged {
+        /// The topic.
+        topic: Topic,
+        /// How many events it will never see.
+        missed: u64,
+        /// Where it goes on.
+        resumes_at: Position,
+    },
+
+    /// The topic belongs to S²; it can be read and tailed only.
+    #[error("topic {topic} is reserved: it can be read and tailed, not published to nor shared by a group")]
+    ReservedTopic {
+        /// The topic.
+        topic: Topic,
+    },
+
+    /// The topic holds too much that nobody has settled. Publishing works again once consumers catch up.
+    #[error("topic {topic} holds {held_bytes} bytes that are not settled, the limit backlog_bytes is {max}")]
+    BacklogFull {
+        /// The topic.
+        topic: Topic,
+        /// How much it holds.
+        held_bytes: u64,
+        /// The limit.
+        max: u64,
+    },
+
+    /// There is no such group.
+    #[error("topic {topic} has no group {group}")]
+    UnknownGroup {
+        /// The topic.
+        topic: Topic,
+        /// The group.
+        group: GroupName,
+    },
+
+    /// There is no such dead letter, or it was purged.
+    #[error("there is no dead letter {id}")]
+    UnknownDeadLetter {
+        /// Its number.
+        id: DeadLetterId,
+    },
+
+    /// There is no such escalation, or it was resolved so long ago that it is forgotten.
+    #[error("there is no escalation {id}")]
+    UnknownEscalation {
+        /// Its number.
+        id: EscalationId,
+    },
+
+    /// Somebody resolved the escalation differently before.
+    #[error("escalation {id} was resolved before: {by} decided {decision:?}")]
+    AlreadyResolved {
+        /// Its number.
+        id: EscalationId,
+        /// Who resolved it.
+        by: Text,
+        /// What was decided.
+        decision: Text,
+    },
+
+    /// The bus was closed.
+    #[error("the bus is closed")]
+    Closed,
+
+    /// There is no tokio runtime in this thread.
+    #[error("this needs a tokio runtime: call it from within one")]
+    NoRuntime,
+
+    /// The backend does not offer this.
+    #[error("this backend does not offer {feature}")]
+    Unsupported {
+        /// What it does not offer.
+        feature: &'static str,
+    },
+
+    /// The backend failed.
+    #[error("the backend failed: {source}")]
+    Backend {
+        /// Whether trying again may help.
+        retryable: bool,
+        /// The backend's own error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+fn superseded(current: &Option<u32>) -> String {
+    match current {
+        Some(current) => format!("delivery {current} counts now"),
+        None => "the event is no longer with this group".to_owned(),
+    }
+}
+
+impl Error {
+    /// A stable code for logs, metrics and other languages.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "S2_INVALID",
+            Self::LimitExceeded { .. } => "S2_LIMIT_EXCEEDED",
+            Self::IdempotencyConflict { .. } => "S2_IDEMPOTENCY_CONFLICT",
+            Self::StaleDelivery { .. } => "S2_STALE_DELIVERY",
+            Self::AlreadySettled { .. } => "S2_ALREADY_SETTLED",
+            Self::NotRetained { .. } => "S2_NOT_RETAINED",
+            Self::Lagged { .. } => "S2_LAGGED",
+            Self::ReservedTopic { .. } => "S2_RESERVED_TOPIC",
+            Self::BacklogFull { .. } => "S2_BACKLOG_FULL",
+            Self::UnknownGroup { .. } => "S2_UNKNOWN_GROUP",
+            Self::UnknownDeadLetter { .. } => "S2_UNKNOWN_DEAD_LETTER",
+            Self::UnknownEscalation { .. } => "S2_UNKNOWN_ESCALATION",
+            Self::AlreadyResolved { .. } => "S2_ALREADY_RESOLVED",
+            Self::Closed => "S2_CLOSED",
+            Self::NoRuntime => "S2_NO_RUNTIME",
+            Self::Unsupported { .. } => "S2_UNSUPPORTED",
+            Self::Backend { .. } => "S2_BACKEND",
+        }
+    }
+
+    /// Whether the same call may succeed later without the caller changing anything.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::BacklogFull { .. } | Self::Lagged { .. } => true,
+            Self::Backend { retryable, .. } => *retryable,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The ground floor of S²: what sessions tell each other, what happened, and what waits for a person.
+//!
+//! S² (Swarm of Swarms) coordinates fleets of agent sessions that work in parallel. This crate holds its vocabulary,
+//! the contracts of [`EventBus`], [`Journal`] and [`Inbox`], and [`MemoryStore`], which implements them in one process.
+//!
+//! ```
+//! use s2_coordinator::{EventBus, EventBusExt, EventType, GroupName, MemoryStore, NewEvent, Subscribe, SwarmId, Topic};
+//!
+//! const REVIEWS: Topic = Topic::from_static("reviews");
+//! const REQUESTED: EventType = EventType::from_static("review.requested");
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let bus = MemoryStore::new().bus();
+//! let author = SwarmId::new("telephony/sip/session-4")?;
+//! bus.publish_one(&NewEvent::new(REVIEWS, REQUESTED, author).with_json("src/invite.rs")?).await?;
+//!
+//! let reviewers = bus.subscribe(&Subscribe::new(REVIEWS, GroupName::from_static("reviewers"))).await?;
+//! while let Some(delivery) = reviewers.next().await? {
+//!     let file: String = delivery.event.json()?;
+//!     assert_eq!(file, "src/invite.rs");
+//!     delivery.ack().await?; // not acked, it would come back after 30 s
+//! #   bus.close().await?;
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! The modules are listed in reading order; each knows only those above it.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `conformance` | the suites that every backend must pass |
+//! | `test-util` | `ManualClock` |
+
+// Words.
+mod invalid;
+mod text;
+mod number;
+mod name;
+mod swarm;
+mod time;
+mod clock;
+mod priority;
+mod severity;
+mod capability;
+mod random;
+mod backoff;
+mod trace;
+mod event;
+mod event_json;
+mod entry;
+mod escalation;
+mod dead_letter;
+mod error;
+mod limits;
+mod config;
+mod page;
+// Contracts.
+mod journal;
+mod inbox;
+mod settle;
+mod delivery;
+mod subscription;
+mod tail;
+mod group;
+mod bus;
+// Backends.
+mod memory;
+// Proof.
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
+pub use backoff::Backoff;
+pub use bus::{EventBus, EventBusExt};
+pub use capability::Capability;
+#[cfg(feature = "test-util")]
+pub use clock::ManualClock;
+pub use clock::{Clock, SystemClock};
+pub use config::{Config, Retention};
+pub use dead_letter::{Attempt, AttemptEnd, DeadLetter, DeadLetterId, DeadLetters, Redriven};
+pub use delivery::Delivery;
+pub use entry::{Entry, Params, Record, Value};
+pub use error::Error;
+pub use escalation::{Escalation, EscalationId, NewEscalation, Raised, Resolution};
+pub use event::{Event, EventId, Fingerprint, JSON, NewEvent, Position, Published, Start};
+pub use group::Group;
+pub use inbox::Inbox;
+pub use invalid::Invalid;
+pub use journal::{Journal, export_json_lines};
+pub use limits::Limits;
+pub use memory::{MemoryBus, MemoryInbox, MemoryJournal, MemoryStore, MemoryStoreBuilder, Step};
+pub use name::{ConsumerName, EventType, GroupName, HeaderName, IdempotencyKey, NAME_BYTES, Subject, Topic};
+pub use page::Page;
+pub use priority::Priority;
+pub use random::Random;
+pub use settle::{Origin, Receipt, Settle, Settled, Settlement};
+pub use severity::Severity;
+pub use subscription::{Consumer, Subscribe, Subscription};
+pub use swarm::SwarmId;
+pub use tail::{Follow, Tail};
+pub use text::Text;
+pub use time::{Timestamp, UtcDay};
+pub use trace::TraceToken;

@@ -1,0 +1,173 @@
+//! A named bound on everything.
+//!
+//! What has no bound is somebody's outage later. Each limit has the name that errors use; names of things are bounded
+//! by [`NAME_BYTES`](crate::NAME_BYTES), 256 bytes.
+
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::event::NewEvent;
+use crate::invalid::Invalid;
+
+/// The limits of a fleet. The defaults suit agents that exchange documents, not films.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The payload of one event or escalation, in bytes: 1 MiB.
+    pub payload_bytes: usize,
+    /// Events of one call, or dead letters or entries of one page: 500.
+    pub batch: usize,
+    /// Names and values of the headers of one event and its content type, in bytes: 8 KiB.
+    pub header_bytes: usize,
+    /// Deliveries that one consumer may hold unsettled: 10,000.
+    pub prefetch: usize,
+    /// The ack timeout, and how far one `extend` reaches: 24 h.
+    pub ack_timeout: Duration,
+    /// How long a nack may delay: 30 days.
+    pub delay: Duration,
+    /// Text of a reason, in bytes: 1 KiB.
+    pub reason_bytes: usize,
+    /// Topics of one fleet: 10,000.
+    pub topics: usize,
+    /// Groups of one topic: 1,000.
+    pub groups: usize,
+    /// What one topic may hold that is not settled: events, dead letters and idempotency keys, in bytes: 1 GiB.
+    pub backlog_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            payload_bytes: 1024 * 1024,
+            batch: 500,
+            header_bytes: 8 * 1024,
+            prefetch: 10_000,
+            ack_timeout: Duration::from_secs(24 * 60 * 60),
+            delay: Duration::from_secs(30 * 24 * 60 * 60),
+            reason_bytes: 1024,
+            topics: 10_000,
+            groups: 1_000,
+            backlog_bytes: 1024 * 1024 * 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// Checks a batch of events; backends call it before they write anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LimitExceeded`] or [`Error::Invalid`] that names the event and what is wrong with it.
+    pub fn check_events(&self, events: &[NewEvent]) -> Result<(), Error> {
+        check("batch", || "a batch of events".into(), events.len(), self.batch)?;
+        events
+            .iter()
+            .enumerate()
+            .try_for_each(|(nth, event)| self.check_event(nth, event))
+    }
+
+    fn check_event(&self, nth: usize, event: &NewEvent) -> Result<(), Error> {
+        let what = |part: &str| format!("{part} of event {nth} ({})", event.event_type);
+        if event.topic.is_reserved() {
+            return Err(Error::ReservedTopic {
+                topic: event.topic.clone(),
+            });
+        }
+        check(
+            "payload_bytes",
+            || what("the payload"),
+            event.data.len(),
+            self.payload_bytes,
+        )?;
+        let content_type = event.datacontenttype.as_ref().map_or(0, |text| text.len());
+        let headers = event
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len());
+        check(
+            "header_bytes",
+            || what("the headers"),
+            headers.sum::<usize>() + content_type,
+            self.header_bytes,
+        )?;
+        match event.headers.iter().find(|(name, _)| name.is_reserved()) {
+            Some((name, _)) => {
+                Err(Invalid::new("header name", name.as_str(), "an attribute of the envelope itself").into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the size of a page.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LimitExceeded`] when it is zero or more than `batch`.
+    pub fn check_page(&self, limit: usize) -> Result<(), Error> {
+        if limit == 0 {
+            return Err(Invalid::new("page limit", "0", format!("expected 1 to {}", self.batch)).into());
+        }
+        check("batch", || "a page".into(), limit, self.batch)
+    }
+
+    /// Checks the text of a reason.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LimitExceeded`] when it is longer than `reason_bytes`.
+    pub fn check_reason(&self, reason: &str) -> Result<(), Error> {
+        check("reason_bytes", || "the reason".into(), reason.len(), self.reason_bytes)
+    }
+
+    /// Checks an ack timeout or an extension.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LimitExceeded`], in milliseconds, when it is more than `ack_timeout`; [`Error::Invalid`] when it is zero.
+    pub fn check_ack_timeout(&self, timeout: Duration) -> Result<(), Error> {
+        if timeout.is_zero() {
+            return Err(Invalid::new("ack timeout", "0", "an event could never be acked").into());
+        }
+        check_ms("ack_timeout", "an ack timeout in ms", timeout, self.ack_timeout)
+    }
+
+    /// Checks a delay.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LimitExceeded`], in milliseconds, when it is more than `delay`.
+    pub fn check_delay(&self, delay: Duration) -> Result<(), Error> {
+        check_ms("delay", "a delay in ms", delay, self.delay)
+    }
+}
+
+/// Fails when `actual` is more than `max`.
+pub(crate) fn check(
+    limit: &'static str,
+    what: impl FnOnce() -> String,
+    actual: usize,
+    max: usize,
+) -> Result<(), Error> {
+    if actual <= max {
+        return Ok(());
+    }
+    Err(Error::LimitExceeded {
+        limit,
+        what: what(),
+        actual: actual as u64,
+        max: max as u64,
+    })
+}
+
+fn check_ms(limit: &'static str, what: &str, actual: Duration, max: Duration) -> Result<(), Error> {
+    if actual <= max {
+        return Ok(());
+    }
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Err(Error::LimitExceeded {
+        limit,
+        what: what.to_owned(),
+        actual: ms(actual),
+        max: ms(max),
+    })
+}

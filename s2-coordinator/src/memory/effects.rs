@@ -1,0 +1,146 @@
+//! What a step may do besides changing its own state.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+
+use crate::config::{Config, Retention};
+use crate::entry::{Entry, Record};
+use crate::event::Position;
+use crate::memory::wait::WaitList;
+use crate::random::Random;
+use crate::time::Timestamp;
+
+/// The verbs that every part of the fleet has in common, for the time of one step.
+#[derive(Debug)]
+pub(super) struct Effects {
+    /// The time of this step; it does not move within it.
+    pub(super) now: Timestamp,
+    pub(super) config: Arc<Config>,
+    pub(super) random: Random,
+    pub(super) journal: JournalLog,
+    /// Who is to be woken once the step is over and the lock is free.
+    pub(super) wakers: Vec<Waker>,
+    /// The earliest deadline that this step set.
+    pub(super) due: Timestamp,
+    last_number: u64,
+}
+
+impl Effects {
+    pub(super) fn new(config: Arc<Config>, random: Random) -> Self {
+        Self {
+            now: Timestamp::EPOCH,
+            journal: JournalLog::new(config.journal),
+            config,
+            random,
+            wakers: Vec::new(),
+            due: Timestamp::MAX,
+            last_number: 0,
+        }
+    }
+
+    /// A number that the fleet has not used: incarnations and consumers.
+    pub(super) fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    pub(super) fn journal(&mut self, record: Record) -> Position {
+        self.wakers.extend(self.journal.tails.all(|_| true));
+        self.journal.append(record, self.now)
+    }
+
+    pub(super) fn wake(&mut self, wakers: impl IntoIterator<Item = Waker>) {
+        self.wakers.extend(wakers);
+    }
+
+    /// Something is due at `at`, whether or not anybody calls.
+    pub(super) fn arm(&mut self, at: Timestamp) {
+        self.due = self.due.min(at);
+    }
+}
+
+/// The journal's entries, the oldest first.
+#[derive(Debug)]
+pub(super) struct JournalLog {
+    entries: VecDeque<Entry>,
+    /// The position of the first entry, or of the next one when there is none.
+    first: Position,
+    bytes: u64,
+    retention: Retention,
+    pub(super) tails: WaitList,
+}
+
+impl JournalLog {
+    fn new(retention: Retention) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            first: Position::ORIGIN.next(),
+            bytes: 0,
+            retention,
+            tails: WaitList::default(),
+        }
+    }
+
+    fn append(&mut self, record: Record, now: Timestamp) -> Position {
+        let position = self.push(record, now);
+        if self.bytes > self.retention.bytes || self.is_aged(now) {
+            self.trim(now);
+        }
+        position
+    }
+
+    fn push(&mut self, record: Record, now: Timestamp) -> Position {
+        let entry = Entry::new(record, self.end(), now);
+        let position = entry.position;
+        self.bytes += entry.weight();
+        self.entries.push_back(entry);
+        position
+    }
+
+    fn is_aged(&self, now: Timestamp) -> bool {
+        let front = self.entries.front();
+        front
+            .zip(self.retention.age)
+            .is_some_and(|(entry, age)| now.since(entry.time) > age)
+    }
+
+    /// Drops the oldest entries, an eighth of what is kept at a time, and says so in an entry of its own.
+    fn trim(&mut self, now: Timestamp) {
+        let room = self.retention.bytes - self.retention.bytes / 8;
+        let mut dropped = 0_u64;
+        while self.entries.len() > 1 && (self.bytes > room || self.is_aged(now)) {
+            let Some(entry) = self.entries.pop_front() else {
+                break;
+            };
+            self.bytes -= entry.weight();
+            self.first = entry.position.next();
+            dropped += 1;
+        }
+        if dropped > 0 {
+            let through = self.first.get() - 1;
+            self.push(
+                Record::new("journal", "trim", "s2.journal")
+                    .with("through", through)
+                    .with("entries", dropped),
+                now,
+            );
+        }
+    }
+
+    /// The position of the oldest entry, or of the next one when there is none.
+    pub(super) fn first(&self) -> Position {
+        self.first
+    }
+
+    /// The position of the next entry.
+    pub(super) fn end(&self) -> Position {
+        Position::new(self.first.get() + self.entries.len() as u64)
+    }
+
+    /// At most `limit` entries from `from` on, which is retained.
+    pub(super) fn from(&self, from: Position, limit: usize) -> impl Iterator<Item = &Entry> {
+        let skip = usize::try_from(from.get() - self.first.get()).unwrap_or(usize::MAX);
+        self.entries.range(skip.min(self.entries.len())..).take(limit)
+    }
+}

@@ -1,0 +1,246 @@
+//! One fleet in memory, and the one step in which anything changes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::entry::Record;
+use crate::error::Error;
+use crate::escalation::{NewEscalation, Raised};
+use crate::event::{NewEvent, Position, Published};
+use crate::memory::bus::MemoryBus;
+use crate::memory::effects::Effects;
+use crate::memory::inbox::{InboxState, MemoryInbox};
+use crate::memory::journal::MemoryJournal;
+use crate::memory::timer::Timer;
+use crate::memory::topics::Topics;
+use crate::random::Random;
+use crate::time::Timestamp;
+
+/// Everything a fleet has, behind one lock.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) fx: Effects,
+    pub(super) topics: Topics,
+    pub(super) inbox: InboxState,
+    pub(super) timer: Timer,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    inner: Mutex<Inner>,
+    pub(super) clock: Arc<dyn Clock>,
+    config: Arc<Config>,
+    /// Wakes the timer task.
+    pub(super) rearm: Arc<Notify>,
+}
+
+impl Shared {
+    /// Runs one step: under the lock, at one point in time. Who was woken by it runs after the lock is free.
+    pub(super) fn step<R>(&self, act: impl FnOnce(&mut Inner) -> R) -> R {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.fx.now = inner.fx.now.max(self.clock.now());
+        inner.fx.due = Timestamp::MAX;
+        let result = act(&mut inner);
+        let due = inner.fx.due;
+        let rearm = inner.timer.oversleeps(due);
+        let wakers = std::mem::take(&mut inner.fx.wakers);
+        drop(inner);
+        if rearm {
+            self.rearm.notify_one();
+        }
+        wakers.into_iter().for_each(Waker::wake);
+        result
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.rearm.notify_one();
+    }
+}
+
+/// A fleet in one process. Clones are the same fleet.
+///
+/// ```
+/// use s2_coordinator::{MemoryStore, Record};
+///
+/// let store = MemoryStore::new();
+/// let position = store.step(|step| step.journal(Record::new("host", "started", "demo")));
+/// assert_eq!(position.get(), 1);
+/// ```
+#[derive(Clone, Debug)]
+pub struct MemoryStore {
+    shared: Arc<Shared>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryStore {
+    /// An empty fleet with the defaults of [`Config`], on the system's clock.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// An empty fleet with settings of its own.
+    pub fn builder() -> MemoryStoreBuilder {
+        MemoryStoreBuilder {
+            config: Config::default(),
+            clock: None,
+            seed: None,
+        }
+    }
+
+    /// A bus of this fleet. Each call makes another handle, which can be closed on its own.
+    #[must_use]
+    pub fn bus(&self) -> MemoryBus {
+        MemoryBus::new(self.clone())
+    }
+
+    /// The journal of this fleet.
+    #[must_use]
+    pub fn journal(&self) -> MemoryJournal {
+        MemoryJournal::new(self.clone())
+    }
+
+    /// The inbox of this fleet.
+    #[must_use]
+    pub fn inbox(&self) -> MemoryInbox {
+        MemoryInbox::new(self.clone())
+    }
+
+    /// The clock that decides.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.clock
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Changes the fleet in one step: nobody sees a part of it. Parts of S² that keep state of their own change it
+    /// inside, too, so that it moves together with the journal, the topics and the inbox.
+    ///
+    /// There is no rollback: check everything before the first write. A step must be short, must not wait and must not
+    /// begin another step, which would wait for this one forever.
+    pub fn step<R>(&self, act: impl FnOnce(&mut Step<'_>) -> R) -> R {
+        self.with(|inner| act(&mut Step { inner }))
+    }
+
+    pub(super) fn with<R>(&self, act: impl FnOnce(&mut Inner) -> R) -> R {
+        self.shared.step(act)
+    }
+
+    pub(super) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+/// What a step can do.
+#[derive(Debug)]
+pub struct Step<'a> {
+    inner: &'a mut Inner,
+}
+
+impl Step<'_> {
+    /// The time of this step. It does not move within the step and never goes back.
+    #[must_use]
+    pub const fn now(&self) -> Timestamp {
+        self.inner.fx.now
+    }
+
+    /// Where ids and jitter come from.
+    pub const fn random(&mut self) -> &mut Random {
+        &mut self.inner.fx.random
+    }
+
+    /// Keeps a record of what this step changes.
+    pub fn journal(&mut self, record: Record) -> Position {
+        self.inner.fx.journal(record)
+    }
+
+    /// Publishes a batch, all of it or nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventBus::publish`](crate::EventBus::publish). After an error nothing was written: the step may go on.
+    pub fn publish(&mut self, events: &[NewEvent]) -> Result<Vec<Published>, Error> {
+        self.inner.topics.publish(events, &mut self.inner.fx)
+    }
+
+    /// Wakes a task when the step is over.
+    pub fn wake(&mut self, waker: Waker) {
+        self.inner.fx.wake([waker]);
+    }
+
+    /// Raises an escalation, or counts it where one with its key is pending.
+    ///
+    /// # Errors
+    ///
+    /// As [`Inbox::escalate`](crate::Inbox::escalate). After an error nothing was written: the step may go on.
+    pub fn escalate(&mut self, escalation: NewEscalation) -> Result<Raised, Error> {
+        self.inner.inbox.escalate(escalation, &mut self.inner.fx)
+    }
+}
+
+/// Settings of a [`MemoryStore`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it builds"]
+pub struct MemoryStoreBuilder {
+    config: Config,
+    clock: Option<Arc<dyn Clock>>,
+    seed: Option<u64>,
+}
+
+impl MemoryStoreBuilder {
+    /// Sets how the fleet behaves.
+    pub fn with_config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets the clock that decides; the system's clock unless set.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Makes ids and jitter repeatable. For tests: two fleets with one seed give the same ids.
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// An empty fleet.
+    #[must_use]
+    pub fn build(self) -> MemoryStore {
+        let config = Arc::new(self.config);
+        let random = self.seed.map_or_else(Random::from_system, Random::from_seed);
+        let inner = Inner {
+            fx: Effects::new(Arc::clone(&config), random),
+            topics: Topics::default(),
+            inbox: InboxState::default(),
+            timer: Timer::default(),
+        };
+        let shared = Shared {
+            inner: Mutex::new(inner),
+            clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
+            config,
+            rearm: Arc::new(Notify::new()),
+        };
+        MemoryStore {
+            shared: Arc::new(shared),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Who waits for what.
+//!
+//! A waiter registers under the lock under which it found nothing, so nothing can happen in between. It is woken one
+//! at a time and only when it can take what is there: a thousand idle consumers cost nothing.
+
+use std::collections::BTreeMap;
+use std::task::Waker;
+
+/// A place in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ticket(u64);
+
+/// Waiters in the order in which they came, each with the id of the consumer it waits for.
+#[derive(Debug, Default)]
+pub(super) struct WaitList {
+    waiting: BTreeMap<Ticket, (u64, Waker)>,
+    last: u64,
+}
+
+impl WaitList {
+    /// Queues a waiter, or renews the waker of one that is queued.
+    pub(super) fn register(&mut self, ticket: Option<Ticket>, consumer: u64, waker: &Waker) -> Ticket {
+        if let Some(ticket) = ticket
+            && let Some((_, known)) = self.waiting.get_mut(&ticket)
+        {
+            known.clone_from(waker);
+            return ticket;
+        }
+        self.last += 1;
+        let ticket = Ticket(self.last);
+        self.waiting.insert(ticket, (consumer, waker.clone()));
+        ticket
+    }
+
+    /// Removes a waiter and says whether it was still queued; one that was not, has been woken.
+    pub(super) fn remove(&mut self, ticket: Ticket) -> bool {
+        self.waiting.remove(&ticket).is_some()
+    }
+
+    /// Removes the longest waiter whose consumer qualifies.
+    pub(super) fn first(&mut self, qualifies: impl Fn(u64) -> bool) -> Option<Waker> {
+        let (&ticket, _) = self.waiting.iter().find(|(_, (consumer, _))| qualifies(*consumer))?;
+        self.waiting.remove(&ticket).map(|(_, waker)| waker)
+    }
+
+    /// Removes all waiters whose consumer qualifies.
+    pub(super) fn all(&mut self, qualifies: impl Fn(u64) -> bool) -> Vec<Waker> {
+        let woken = self.waiting.extract_if(.., |_, (consumer, _)| qualifies(*consumer));
+        woken.map(|(_, (_, waker))| waker).collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}

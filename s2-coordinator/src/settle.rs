@@ -1,0 +1,215 @@
+//! Ending a delivery.
+//!
+//! A delivery is identified by its [`Receipt`]: which event, to which incarnation of which group, to which consumer,
+//! the how-manieth time. Only the current one can settle, so a consumer that was taken for dead changes nothing when
+//! it comes back; and a settle that is repeated, since its reply was lost, gets the first answer.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::dead_letter::DeadLetterId;
+use crate::error::Error;
+use crate::event::{NewEvent, Position, Published};
+use crate::name::{GroupName, Topic};
+use crate::text::Text;
+use crate::time::Timestamp;
+
+/// To whom deliveries go: one subscription of one group.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Origin {
+    /// The topic.
+    pub topic: Topic,
+    /// The group.
+    pub group: GroupName,
+    /// Which group of that name: one that is removed and made anew is another.
+    pub incarnation: u64,
+    /// Which subscription of the group.
+    pub consumer: u64,
+}
+
+/// Proof of one delivery. It can be kept, sent elsewhere as JSON, and used to settle from there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Flat", into = "Flat")]
+pub struct Receipt {
+    origin: Arc<Origin>,
+    position: Position,
+    delivery: u32,
+}
+
+/// The JSON form of a receipt.
+#[derive(Serialize, Deserialize)]
+struct Flat {
+    #[serde(flatten)]
+    origin: Origin,
+    position: Position,
+    delivery: u32,
+}
+
+impl From<Flat> for Receipt {
+    fn from(flat: Flat) -> Self {
+        Self {
+            origin: Arc::new(flat.origin),
+            position: flat.position,
+            delivery: flat.delivery,
+        }
+    }
+}
+
+impl From<Receipt> for Flat {
+    fn from(receipt: Receipt) -> Self {
+        Self {
+            origin: (*receipt.origin).clone(),
+            position: receipt.position,
+            delivery: receipt.delivery,
+        }
+    }
+}
+
+impl Receipt {
+    /// The receipt of the `delivery`-th delivery of the event at `position`; made by backends.
+    #[must_use]
+    pub const fn new(origin: Arc<Origin>, position: Position, delivery: u32) -> Self {
+        Self {
+            origin,
+            position,
+            delivery,
+        }
+    }
+
+    /// To whom it was delivered.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Which event.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Which delivery of this event to this group, counted from 1 and over redrives: the fencing token.
+    #[must_use]
+    pub const fn delivery(&self) -> u32 {
+        self.delivery
+    }
+
+    /// The error that says this delivery is superseded by `current`.
+    #[must_use]
+    pub fn stale(&self, current: Option<u32>) -> Error {
+        let Origin { topic, group, .. } = self.origin();
+        Error::StaleDelivery {
+            topic: topic.clone(),
+            group: group.clone(),
+            position: self.position,
+            held: self.delivery,
+            current,
+        }
+    }
+}
+
+/// How a delivery ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// The event is done.
+    Ack,
+    /// The event is done and these follow from it: all in one step, or nothing.
+    Commit(Vec<NewEvent>),
+    /// The event is to be handled again, after `delay` or, without one, after the backoff of
+    /// [`Config`](crate::Config). After the last attempt it becomes a dead letter.
+    Nack {
+        /// How long to wait.
+        delay: Option<Duration>,
+        /// Why, for the history.
+        reason: Option<Text>,
+    },
+    /// The event cannot be handled; it becomes a dead letter at once.
+    DeadLetter {
+        /// Why, for the history.
+        reason: Text,
+    },
+}
+
+/// What became of a delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The event is done.
+    Acked,
+    /// The event is done, and these were published.
+    Committed(Arc<[Published]>),
+    /// The event comes back at this time.
+    Retrying(Timestamp),
+    /// The event is a dead letter now.
+    DeadLettered(DeadLetterId),
+}
+
+impl Settled {
+    /// Whether this is an answer to `settlement`, so that a repeat may get it.
+    #[must_use]
+    pub const fn answers(&self, settlement: &Settlement) -> bool {
+        matches!(
+            (self, settlement),
+            (Self::Acked, Settlement::Ack)
+                | (Self::Committed(_), Settlement::Commit(_))
+                | (Self::Retrying(_), Settlement::Nack { .. })
+                | (
+                    Self::DeadLettered(_),
+                    Settlement::Nack { .. } | Settlement::DeadLetter { .. }
+                )
+        )
+    }
+
+    /// The outcome in a word.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Acked => "acked",
+            Self::Committed(_) => "committed",
+            Self::Retrying(_) => "given back",
+            Self::DeadLettered(_) => "dead-lettered",
+        }
+    }
+}
+
+/// Settles deliveries.
+///
+/// # To ensure correctness
+///
+/// Every call is one atomic step. It acts only for the current delivery: the receipt's incarnation, consumer and
+/// delivery number must be the latest of this event and group. After its deadline a delivery stays current until the
+/// event is handed out again or dies.
+#[async_trait]
+pub trait Settle: Debug + Send + Sync + 'static {
+    /// Ends a delivery.
+    ///
+    /// Repeating the same settlement with the same receipt gets the first answer and changes nothing, at least for one
+    /// ack timeout. Outputs of [`Settlement::Commit`] exist if and only if the event is done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StaleDelivery`] when the delivery was superseded; [`Error::AlreadySettled`] when it was settled
+    /// differently; [`Error::NotRetained`] when the event was settled so long ago that nobody remembers by whom; for
+    /// outputs, the errors of [`EventBus::publish`](crate::EventBus::publish). After any error nothing has changed.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may or may not have happened; settle again to be sure.
+    async fn settle(&self, receipt: &Receipt, settlement: Settlement) -> Result<Settled, Error>;
+
+    /// Gives the consumer `by` from now on to settle, and answers with the new deadline. Settles nothing and counts no
+    /// attempt; where the deadline had passed unnoticed, the delivery is alive again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settle::settle`]; [`Error::LimitExceeded`] when `by` is longer than
+    /// [`Limits::ack_timeout`](crate::Limits::ack_timeout).
+    ///
+    /// # Cancel safety
+    ///
+    /// It may or may not have happened; extend again to be sure.
+    async fn extend(&self, receipt: &Receipt, by: Duration) -> Result<Timestamp, Error>;
+}
