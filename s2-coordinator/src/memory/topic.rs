@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::entry::Record;
+use crate::error::Error;
 use crate::event::{Event, Position};
 use crate::memory::effects::Effects;
 use crate::memory::group::GroupState;
@@ -49,9 +50,20 @@ impl TopicState {
         floors.min().unwrap_or(Position::new(self.log.end().get() - 1))
     }
 
-    /// Bytes that nobody may drop: events that a group has not settled, dead letters, idempotency keys.
-    pub(super) fn held_bytes(&self) -> u64 {
-        self.log.bytes_after(self.safe()) + self.dead_bytes + self.keys.bytes()
+    /// Fails when `more` bytes would exceed what a topic may hold that nobody may drop: events that a group has not
+    /// settled, dead letters, idempotency keys.
+    pub(super) fn check_backlog(&mut self, more: u64, fx: &mut Effects) -> Result<(), Error> {
+        let max = fx.config.limits.backlog_bytes;
+        let kept = self.dead_bytes + self.keys.bytes();
+        if self.log.bytes() + kept + more <= max {
+            return Ok(());
+        }
+        self.expire_groups(fx);
+        let held_bytes = self.log.bytes_after(self.safe()) + kept;
+        if held_bytes + more <= max {
+            return Ok(());
+        }
+        Err(Error::BacklogFull { topic: self.name.clone(), held_bytes, max })
     }
 
     /// Appends an event. Waking is the caller's part, once for a batch.
@@ -82,6 +94,7 @@ impl TopicState {
         if !full && !aged(self.log.oldest()) {
             return;
         }
+        self.expire_groups(fx);
         let room = if full {
             retention.bytes - retention.bytes / 8
         } else {

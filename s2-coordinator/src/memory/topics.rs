@@ -86,32 +86,28 @@ impl Topics {
     }
 
     /// Decides everything before anything is written.
-    fn plan(&mut self, events: &[NewEvent], fx: &Effects) -> Result<Vec<Plan>, Error> {
+    fn plan(&mut self, events: &[NewEvent], fx: &mut Effects) -> Result<Vec<Plan>, Error> {
         let mut seen: HashMap<(&Topic, &IdempotencyKey), (usize, Fingerprint)> = HashMap::new();
         let mut adds: HashMap<&Topic, u64> = HashMap::new();
         let mut plans = Vec::with_capacity(events.len());
-        let single = events.len() == 1;
         for (nth, event) in events.iter().enumerate() {
             let plan = match &event.idempotency_key {
                 None => Plan::Write(None),
                 Some(key) => {
                     let fingerprint = event.fingerprint();
                     let earlier = seen.get(&(&event.topic, key)).copied();
-                    if !single && earlier.is_none() {
-                        seen.insert((&event.topic, key), (nth, fingerprint));
-                    }
+                    seen.entry((&event.topic, key)).or_insert((nth, fingerprint));
                     self.plan_keyed(event, key, fingerprint, earlier, fx)?
                 }
             };
             if let Plan::Write(_) = plan {
-                let adds = if single {
-                    None
-                } else {
-                    Some(adds.entry(&event.topic).or_default())
-                };
-                self.check_backlog(event, adds, fx)?;
+                let more = adds.entry(&event.topic).or_default();
+                *more += event.data.len() as u64;
             }
             plans.push(plan);
+        }
+        for (topic, more) in adds {
+            self.topic(topic, fx)?.check_backlog(more, fx)?;
         }
         Ok(plans)
     }
@@ -148,25 +144,6 @@ impl Topics {
             .into()),
             (None, None) => Ok(Plan::Write(Some(fingerprint))),
         }
-    }
-
-    fn check_backlog(&mut self, event: &NewEvent, adds: Option<&mut u64>, fx: &Effects) -> Result<(), Error> {
-        let held_bytes = self.topic(&event.topic, fx)?.held_bytes();
-        // What the batch itself adds; texts and overhead are counted once the event is written.
-        let mut own = event.data.len() as u64;
-        if let Some(adds) = adds {
-            *adds += own;
-            own = *adds;
-        }
-        let max = fx.config.limits.backlog_bytes;
-        if held_bytes + own <= max {
-            return Ok(());
-        }
-        Err(Error::BacklogFull {
-            topic: event.topic.clone(),
-            held_bytes,
-            max,
-        })
     }
 
     fn write(

@@ -1,0 +1,63 @@
+//! What the tests of S² have in common: fleets to test.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use s2_coordinator::conformance::{Backend, Fleet};
+use s2_coordinator::{Config, EventBus, Inbox, Journal, ManualClock, MemoryStore, Timestamp};
+
+/// 2025-11-12T09:00:00Z: where the clocks of the tests begin.
+pub const START: Timestamp = Timestamp::from_micros(1_762_938_000_000_000);
+
+/// Fleets in memory, on clocks that stand still until a test moves them.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory;
+
+/// A fleet in memory and its clock.
+#[derive(Debug)]
+pub struct MemoryFleet {
+    /// The fleet.
+    pub store: MemoryStore,
+    /// Its clock.
+    pub clock: Arc<ManualClock>,
+}
+
+impl MemoryFleet {
+    /// A fleet whose ids and jitter repeat.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let clock = Arc::new(ManualClock::new(START));
+        let builder = MemoryStore::builder().with_config(config).with_seed(7);
+        Self {
+            store: builder.with_clock(Arc::<ManualClock>::clone(&clock)).build(),
+            clock,
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Memory {
+    async fn fleet(&self, config: Config) -> Box<dyn Fleet> {
+        Box::new(MemoryFleet::new(config))
+    }
+}
+
+#[async_trait]
+impl Fleet for MemoryFleet {
+    fn bus(&self) -> Arc<dyn EventBus> {
+        Arc::new(self.store.bus())
+    }
+
+    fn inbox(&self) -> Arc<dyn Inbox> {
+        Arc::new(self.store.inbox())
+    }
+
+    fn journal(&self) -> Arc<dyn Journal> {
+        Arc::new(self.store.journal())
+    }
+
+    async fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+}
