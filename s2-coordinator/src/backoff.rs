@@ -21,10 +21,7 @@ pub struct Backoff {
 impl Default for Backoff {
     /// 1 s, doubling up to 5 min.
     fn default() -> Self {
-        Self {
-            base: Duration::from_secs(1),
-            max: Duration::from_secs(5 * 60),
-        }
+        Self { base: Duration::from_secs(1), max: Duration::from_secs(5 * 60) }
     }
 }
 
@@ -67,9 +64,7 @@ mod tests {
     fn the_same_seed_gives_the_same_delays() {
         let delays = |seed| {
             let mut random = Random::from_seed(seed);
-            (1..10)
-                .map(|attempt| Backoff::default().delay(attempt, &mut random))
-                .collect::<Vec<_>>()
+            (1..10).map(|attempt| Backoff::default().delay(attempt, &mut random)).collect::<Vec<_>>()
         };
         assert_eq!(delays(1), delays(1));
         assert_ne!(delays(1), delays(2));

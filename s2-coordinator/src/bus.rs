@@ -184,10 +184,7 @@ pub trait EventBusExt: EventBus {
     /// As [`EventBus::publish`].
     async fn publish_one(&self, event: &NewEvent) -> Result<Published, Error> {
         let published = self.publish(std::slice::from_ref(event)).await?;
-        let unanswered = || Error::Backend {
-            retryable: false,
-            source: "no answer for a published event".into(),
-        };
+        let unanswered = || Error::Backend { retryable: false, source: "no answer for a published event".into() };
         published.into_iter().next().ok_or_else(unanswered)
     }
 }

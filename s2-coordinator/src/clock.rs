@@ -103,12 +103,7 @@ mod manual {
         /// A clock that shows `start`.
         #[must_use]
         pub fn new(start: Timestamp) -> Self {
-            Self {
-                state: Mutex::new(State {
-                    now: start,
-                    sleepers: Vec::new(),
-                }),
-            }
+            Self { state: Mutex::new(State { now: start, sleepers: Vec::new() }) }
         }
 
         /// Moves time forward and wakes who waited for it.
@@ -117,11 +112,7 @@ mod manual {
                 let mut state = self.lock();
                 state.now = state.now + by;
                 let now = state.now;
-                state
-                    .sleepers
-                    .extract_if(.., |(at, _)| *at <= now)
-                    .map(|(_, waker)| waker)
-                    .collect()
+                state.sleepers.extract_if(.., |(at, _)| *at <= now).map(|(_, waker)| waker).collect()
             };
             due.into_iter().for_each(Waker::wake);
         }
@@ -166,9 +157,7 @@ mod tests {
 
     #[test]
     fn a_clock_set_back_stands_still() {
-        let clock = SystemClock {
-            latest: AtomicU64::new(Timestamp::MAX.as_micros()),
-        };
+        let clock = SystemClock { latest: AtomicU64::new(Timestamp::MAX.as_micros()) };
         assert_eq!(clock.now(), Timestamp::MAX);
         assert_eq!(clock.now(), Timestamp::MAX);
     }

@@ -48,14 +48,8 @@ impl Default for Config {
             backoff: Backoff::default(),
             idempotency_window: DAY,
             group_expiry: 7 * DAY,
-            topics: Retention {
-                bytes: 64 * 1024 * 1024,
-                age: Some(7 * DAY),
-            },
-            journal: Retention {
-                bytes: 64 * 1024 * 1024,
-                age: None,
-            },
+            topics: Retention { bytes: 64 * 1024 * 1024, age: Some(7 * DAY) },
+            journal: Retention { bytes: 64 * 1024 * 1024, age: None },
             limits: Limits::default(),
         }
     }

@@ -59,13 +59,7 @@ impl Attempt {
     /// A handling that ended without success.
     #[must_use]
     pub fn new(delivery: u32, consumer: ConsumerName, started: Timestamp, ended: Timestamp, end: AttemptEnd) -> Self {
-        Self {
-            delivery,
-            consumer,
-            started,
-            ended,
-            end,
-        }
+        Self { delivery, consumer, started, ended, end }
     }
 
     /// How long it took.
@@ -95,13 +89,7 @@ impl DeadLetter {
     /// A dead letter.
     #[must_use]
     pub fn new(id: DeadLetterId, event: Arc<Event>, group: GroupName, died: Timestamp, history: Vec<Attempt>) -> Self {
-        Self {
-            id,
-            event,
-            group,
-            died,
-            history,
-        }
+        Self { id, event, group, died, history }
     }
 }
 
@@ -134,14 +122,7 @@ impl DeadLetters {
     /// The 500 oldest dead letters of the fleet.
     #[must_use]
     pub fn all() -> Self {
-        Self {
-            ids: Vec::new(),
-            after: DeadLetterId::default(),
-            topic: None,
-            group: None,
-            event_type: None,
-            limit: 500,
-        }
+        Self { ids: Vec::new(), after: DeadLetterId::default(), topic: None, group: None, event_type: None, limit: 500 }
     }
 
     /// One dead letter.

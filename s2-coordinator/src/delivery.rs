@@ -39,13 +39,7 @@ impl Delivery {
         receipt: Receipt,
         settle: Arc<dyn Settle>,
     ) -> Self {
-        Self {
-            event,
-            attempt,
-            deadline,
-            receipt,
-            settle,
-        }
+        Self { event, attempt, deadline, receipt, settle }
     }
 
     /// The event is done.
@@ -71,11 +65,7 @@ impl Delivery {
     ///
     /// As [`Settle::settle`].
     pub async fn commit(&self, outputs: &[NewEvent]) -> Result<Arc<[Published]>, Error> {
-        match self
-            .settle
-            .settle(&self.receipt, Settlement::Commit(outputs.to_vec()))
-            .await?
-        {
+        match self.settle.settle(&self.receipt, Settlement::Commit(outputs.to_vec())).await? {
             Settled::Committed(published) => Ok(published),
             other => Err(self.settled_as(&other)),
         }
@@ -110,9 +100,7 @@ impl Delivery {
     }
 
     async fn give_back(&self, delay: Option<Duration>, reason: Option<Text>) -> Result<Settled, Error> {
-        self.settle
-            .settle(&self.receipt, Settlement::Nack { delay, reason })
-            .await
+        self.settle.settle(&self.receipt, Settlement::Nack { delay, reason }).await
     }
 
     /// The event cannot be handled: it becomes a dead letter at once.
@@ -125,9 +113,7 @@ impl Delivery {
     ///
     /// As [`Settle::settle`].
     pub async fn dead_letter(&self, reason: impl Into<Text>) -> Result<Settled, Error> {
-        self.settle
-            .settle(&self.receipt, Settlement::DeadLetter { reason: reason.into() })
-            .await
+        self.settle.settle(&self.receipt, Settlement::DeadLetter { reason: reason.into() }).await
     }
 
     /// Moves the deadline to `by` from now and answers with it.

@@ -90,10 +90,7 @@ impl Params {
     /// The value of a parameter.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0
-            .iter()
-            .find(|(other, _)| **other == *name)
-            .map(|(_, value)| value)
+        self.0.iter().find(|(other, _)| **other == *name).map(|(_, value)| value)
     }
 
     /// All parameters in order.
@@ -221,24 +218,8 @@ impl Entry {
     /// The entry that `record` becomes.
     #[must_use]
     pub fn new(record: Record, position: Position, time: Timestamp) -> Self {
-        let Record {
-            component,
-            operation,
-            subject,
-            params,
-            severity,
-            trace,
-        } = record;
-        Self {
-            position,
-            time,
-            component,
-            operation,
-            subject,
-            params,
-            severity,
-            trace,
-        }
+        let Record { component, operation, subject, params, severity, trace } = record;
+        Self { position, time, component, operation, subject, params, severity, trace }
     }
 
     /// The entry as one line of JSON, without a line break.
@@ -258,23 +239,14 @@ impl Entry {
             .with_content_type(JSON);
         event.subject = self.subject.parse().ok();
         event.trace = self.trace;
-        Event::published(
-            event,
-            EventId::from_bits(u128::from(self.position.get())),
-            self.position,
-            self.time,
-        )
+        Event::published(event, EventId::from_bits(u128::from(self.position.get())), self.position, self.time)
     }
 
     /// About how many bytes the entry occupies.
     #[must_use]
     pub fn weight(&self) -> u64 {
         let texts = [&self.component, &self.operation, &self.subject].map(|text| text.len());
-        let params = self
-            .params
-            .0
-            .iter()
-            .map(|(name, value)| name.len() + size_of_val(value) + heap(value));
+        let params = self.params.0.iter().map(|(name, value)| name.len() + size_of_val(value) + heap(value));
         (size_of::<Self>() + texts.iter().sum::<usize>() + params.sum::<usize>()) as u64
     }
 }
@@ -312,10 +284,7 @@ mod tests {
     #[test]
     fn an_entry_is_an_event_of_the_journal() {
         let event = entry().to_event();
-        assert_eq!(
-            (event.topic.clone(), event.event_type.as_str()),
-            (Topic::JOURNAL, "s2.bus.dead_letter")
-        );
+        assert_eq!((event.topic.clone(), event.event_type.as_str()), (Topic::JOURNAL, "s2.bus.dead_letter"));
         assert_eq!(event.json::<Entry>().unwrap(), entry());
         assert_eq!(event, entry().to_event());
     }

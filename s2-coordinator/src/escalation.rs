@@ -33,13 +33,7 @@ pub struct NewEscalation {
 impl NewEscalation {
     /// An escalation of severity [`Severity::High`] without payload.
     pub fn new(key: Subject, reason: impl Into<Text>) -> Self {
-        Self {
-            key,
-            reason: reason.into(),
-            payload: Bytes::new(),
-            severity: Severity::High,
-            trace: None,
-        }
+        Self { key, reason: reason.into(), payload: Bytes::new(), severity: Severity::High, trace: None }
     }
 
     /// Sets what the person should know.
@@ -92,23 +86,8 @@ impl Escalation {
     /// The escalation that `new` becomes when it is first raised.
     #[must_use]
     pub fn raised(new: NewEscalation, id: EscalationId, now: Timestamp) -> Self {
-        let NewEscalation {
-            key,
-            reason,
-            payload,
-            severity,
-            trace,
-        } = new;
-        Self {
-            id,
-            key,
-            reason,
-            payload,
-            severity,
-            trace,
-            raised: now,
-            times: 1,
-        }
+        let NewEscalation { key, reason, payload, severity, trace } = new;
+        Self { id, key, reason, payload, severity, trace, raised: now, times: 1 }
     }
 }
 
@@ -133,9 +112,6 @@ pub struct Resolution {
 impl Resolution {
     /// `by` decided `decision`.
     pub fn new(by: impl Into<Text>, decision: impl Into<Text>) -> Self {
-        Self {
-            by: by.into(),
-            decision: decision.into(),
-        }
+        Self { by: by.into(), decision: decision.into() }
     }
 }

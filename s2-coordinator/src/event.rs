@@ -59,9 +59,7 @@ impl FromStr for EventId {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        Uuid::try_parse(text)
-            .map(Self)
-            .map_err(|error| Invalid::new("event id", text, error))
+        Uuid::try_parse(text).map(Self).map_err(|error| Invalid::new("event id", text, error))
     }
 }
 
@@ -299,10 +297,7 @@ impl Event {
     /// The value of an extension attribute.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&Text> {
-        self.headers
-            .iter()
-            .find(|(header, _)| header.as_str() == name)
-            .map(|(_, value)| value)
+        self.headers.iter().find(|(header, _)| header.as_str() == name).map(|(_, value)| value)
     }
 }
 
@@ -323,37 +318,24 @@ mod tests {
 
     fn event() -> NewEvent {
         let source = SwarmId::from_static("shop");
-        NewEvent::new(
-            Topic::from_static("orders"),
-            EventType::from_static("order.placed"),
-            source,
-        )
-        .with_data("1")
+        NewEvent::new(Topic::from_static("orders"), EventType::from_static("order.placed"), source).with_data("1")
     }
 
     #[test]
     fn the_fingerprint_covers_what_is_said_and_not_who_says_it() {
         let original = event().fingerprint();
-        let same = event()
-            .with_time(Timestamp::MAX)
-            .with_trace(TraceToken::root(&mut Random::from_seed(1)));
+        let same = event().with_time(Timestamp::MAX).with_trace(TraceToken::root(&mut Random::from_seed(1)));
         assert_eq!(same.fingerprint(), original);
         for other in [
             event().with_data("2"),
             event().with_content_type(JSON),
             event().with_subject(Subject::from_static("1")),
-            NewEvent {
-                event_type: EventType::from_static("order.paid"),
-                ..event()
-            },
+            NewEvent { event_type: EventType::from_static("order.paid"), ..event() },
         ] {
             assert_ne!(other.fingerprint(), original, "{other:?}");
         }
         let shifted = |subject, content_type: &'static str| {
-            event()
-                .with_subject(Subject::from_static(subject))
-                .with_content_type(content_type)
-                .fingerprint()
+            event().with_subject(Subject::from_static(subject)).with_content_type(content_type).fingerprint()
         };
         assert_ne!(shifted("ab", "c"), shifted("a", "bc"));
     }

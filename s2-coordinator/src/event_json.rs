@@ -71,12 +71,7 @@ enum Body<'a> {
 }
 
 fn is_json(content_type: &str) -> bool {
-    let essence = content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json" || essence.ends_with("+json")
 }
 
@@ -142,14 +137,11 @@ impl<'a> Attributes<'a> {
             return Ok(None);
         };
         let value = serde_json::from_str(raw.get());
-        value
-            .map(Some)
-            .map_err(|error| Invalid::new("event", raw.get(), format!("attribute {name}: {error}")))
+        value.map(Some).map_err(|error| Invalid::new("event", raw.get(), format!("attribute {name}: {error}")))
     }
 
     fn need<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, Invalid> {
-        self.take(name)?
-            .ok_or_else(|| Invalid::new("event", self.json, format!("attribute {name} is missing")))
+        self.take(name)?.ok_or_else(|| Invalid::new("event", self.json, format!("attribute {name} is missing")))
     }
 
     fn into_event(mut self) -> Result<Event, Invalid> {
@@ -158,9 +150,7 @@ impl<'a> Attributes<'a> {
             return Err(Invalid::new("event", &version, "only specversion 1.0 can be read"));
         }
         let sequence: String = self.need("sequence")?;
-        let position = sequence
-            .parse()
-            .map_err(|error| Invalid::new("event", &sequence, error))?;
+        let position = sequence.parse().map_err(|error| Invalid::new("event", &sequence, error))?;
         let datacontenttype: Option<Text> = self.take("datacontenttype")?;
         Ok(Event {
             id: self.need("id")?,
@@ -180,9 +170,7 @@ impl<'a> Attributes<'a> {
 
     fn data(&mut self, content_type: Option<&str>) -> Result<Bytes, Invalid> {
         if let Some(text) = self.take::<String>("data_base64")? {
-            let bytes = BASE64
-                .decode(&text)
-                .map_err(|error| Invalid::new("event", &text, error))?;
+            let bytes = BASE64.decode(&text).map_err(|error| Invalid::new("event", &text, error))?;
             return Ok(bytes.into());
         }
         let Some(raw) = self.raw.remove("data") else {
@@ -222,12 +210,7 @@ mod tests {
         let source = SwarmId::from_static("shop/till-1");
         let plain = NewEvent::new(topic, EventType::from_static("order.placed"), source);
         let now = Timestamp::from_micros(1_762_938_000_000_001);
-        Event::published(
-            new(plain),
-            EventId::from_bits(7),
-            Position::new(9_007_199_254_740_991),
-            now,
-        )
+        Event::published(new(plain), EventId::from_bits(7), Position::new(9_007_199_254_740_991), now)
     }
 
     #[test]
@@ -237,11 +220,7 @@ mod tests {
                 .unwrap()
                 .with_subject(Subject::from_static("order 4711"))
                 .with_idempotency_key(IdempotencyKey::from_static("till-1/4711"))
-                .with_trace(
-                    "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-                        .parse()
-                        .unwrap(),
-                )
+                .with_trace("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap())
                 .with_header(HeaderName::from_static("tenant"), "acme")
         });
         expect![[r#"{"specversion":"1.0","id":"00000000-0000-0000-0000-000000000007","source":"shop/till-1","type":"order.placed","subject":"order 4711","time":"2025-11-12T09:00:00.000001Z","topic":"orders","sequence":"9007199254740991","idempotencykey":"till-1/4711","traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01","tenant":"acme","datacontenttype":"application/json","data":{"total_nano_usd":9007199254740991}}"#]]
@@ -266,10 +245,7 @@ mod tests {
             (valid.replace("\"topic\"", "\"tropic\""), "attribute topic is missing"),
             (valid.replace("order.placed", "order placed"), "attribute type"),
             (valid.replace("9007199254740991", "first"), "invalid digit"),
-            (
-                valid.replace("\"topic\"", "\"Bad_Name\":\"1\",\"topic\""),
-                "is not allowed",
-            ),
+            (valid.replace("\"topic\"", "\"Bad_Name\":\"1\",\"topic\""), "is not allowed"),
         ] {
             let error = Event::from_json(&json).unwrap_err().to_string();
             assert!(error.contains(reason), "{json}: {error}");

@@ -30,11 +30,7 @@ impl Invalid {
         if shown.len() < value.len() {
             shown.push('…');
         }
-        Self {
-            what,
-            value: shown,
-            reason: reason.to_string(),
-        }
+        Self { what, value: shown, reason: reason.to_string() }
     }
 
     /// What was expected, such as `"topic"`.

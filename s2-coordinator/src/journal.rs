@@ -63,10 +63,7 @@ pub trait Journal: Debug + Send + Sync + 'static {
 /// Cancel safe for the journal; `out` may have received a part.
 pub async fn export_json_lines(journal: &dyn Journal, out: &mut (dyn Write + Send)) -> Result<Position, Error> {
     const PAGE: usize = 500;
-    let failed = |error: std::io::Error| Error::Backend {
-        retryable: false,
-        source: error.into(),
-    };
+    let failed = |error: std::io::Error| Error::Backend { retryable: false, source: error.into() };
     let mut after = journal.start().await?;
     loop {
         let page = match journal.entries(after, PAGE).await {

@@ -60,36 +60,18 @@ impl Limits {
     /// [`Error::LimitExceeded`] or [`Error::Invalid`] that names the event and what is wrong with it.
     pub fn check_events(&self, events: &[NewEvent]) -> Result<(), Error> {
         check("batch", || "a batch of events".into(), events.len(), self.batch)?;
-        events
-            .iter()
-            .enumerate()
-            .try_for_each(|(nth, event)| self.check_event(nth, event))
+        events.iter().enumerate().try_for_each(|(nth, event)| self.check_event(nth, event))
     }
 
     fn check_event(&self, nth: usize, event: &NewEvent) -> Result<(), Error> {
         let what = |part: &str| format!("{part} of event {nth} ({})", event.event_type);
         if event.topic.is_reserved() {
-            return Err(Error::ReservedTopic {
-                topic: event.topic.clone(),
-            });
+            return Err(Error::ReservedTopic { topic: event.topic.clone() });
         }
-        check(
-            "payload_bytes",
-            || what("the payload"),
-            event.data.len(),
-            self.payload_bytes,
-        )?;
+        check("payload_bytes", || what("the payload"), event.data.len(), self.payload_bytes)?;
         let content_type = event.datacontenttype.as_ref().map_or(0, |text| text.len());
-        let headers = event
-            .headers
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len());
-        check(
-            "header_bytes",
-            || what("the headers"),
-            headers.sum::<usize>() + content_type,
-            self.header_bytes,
-        )?;
+        let headers = event.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+        check("header_bytes", || what("the headers"), headers.sum::<usize>() + content_type, self.header_bytes)?;
         match event.headers.iter().find(|(name, _)| name.is_reserved()) {
             Some((name, _)) => {
                 Err(Invalid::new("header name", name.as_str(), "an attribute of the envelope itself").into())
@@ -151,12 +133,7 @@ pub(crate) fn check(
     if actual <= max {
         return Ok(());
     }
-    Err(Error::LimitExceeded {
-        limit,
-        what: what(),
-        actual: actual as u64,
-        max: max as u64,
-    })
+    Err(Error::LimitExceeded { limit, what: what(), actual: actual as u64, max: max as u64 })
 }
 
 fn check_ms(limit: &'static str, what: &str, actual: Duration, max: Duration) -> Result<(), Error> {
@@ -164,10 +141,5 @@ fn check_ms(limit: &'static str, what: &str, actual: Duration, max: Duration) ->
         return Ok(());
     }
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    Err(Error::LimitExceeded {
-        limit,
-        what: what.to_owned(),
-        actual: ms(actual),
-        max: ms(max),
-    })
+    Err(Error::LimitExceeded { limit, what: what.to_owned(), actual: ms(actual), max: ms(max) })
 }

@@ -50,9 +50,7 @@ impl FromStr for Priority {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let found = Self::ALL
-            .into_iter()
-            .find(|priority| priority.to_string().eq_ignore_ascii_case(text));
+        let found = Self::ALL.into_iter().find(|priority| priority.to_string().eq_ignore_ascii_case(text));
         found.ok_or_else(|| Invalid::new("priority", text, "expected P0, P1, P2 or P3"))
     }
 }

@@ -51,21 +51,13 @@ struct Flat {
 
 impl From<Flat> for Receipt {
     fn from(flat: Flat) -> Self {
-        Self {
-            origin: Arc::new(flat.origin),
-            position: flat.position,
-            delivery: flat.delivery,
-        }
+        Self { origin: Arc::new(flat.origin), position: flat.position, delivery: flat.delivery }
     }
 }
 
 impl From<Receipt> for Flat {
     fn from(receipt: Receipt) -> Self {
-        Self {
-            origin: (*receipt.origin).clone(),
-            position: receipt.position,
-            delivery: receipt.delivery,
-        }
+        Self { origin: (*receipt.origin).clone(), position: receipt.position, delivery: receipt.delivery }
     }
 }
 
@@ -73,11 +65,7 @@ impl Receipt {
     /// The receipt of the `delivery`-th delivery of the event at `position`; made by backends.
     #[must_use]
     pub const fn new(origin: Arc<Origin>, position: Position, delivery: u32) -> Self {
-        Self {
-            origin,
-            position,
-            delivery,
-        }
+        Self { origin, position, delivery }
     }
 
     /// To whom it was delivered.
@@ -156,10 +144,7 @@ impl Settled {
             (Self::Acked, Settlement::Ack)
                 | (Self::Committed(_), Settlement::Commit(_))
                 | (Self::Retrying(_), Settlement::Nack { .. })
-                | (
-                    Self::DeadLettered(_),
-                    Settlement::Nack { .. } | Settlement::DeadLetter { .. }
-                )
+                | (Self::DeadLettered(_), Settlement::Nack { .. } | Settlement::DeadLetter { .. })
         )
     }
 

@@ -97,22 +97,14 @@ impl Subscribe {
     /// [`Error::ReservedTopic`], [`Error::LimitExceeded`] or [`Error::Invalid`].
     pub fn check(&self, limits: &Limits) -> Result<(), Error> {
         if self.topic.is_reserved() {
-            return Err(Error::ReservedTopic {
-                topic: self.topic.clone(),
-            });
+            return Err(Error::ReservedTopic { topic: self.topic.clone() });
         }
         if self.prefetch == 0 || self.deliveries == Some(0) {
             let what = if self.prefetch == 0 { "prefetch" } else { "deliveries" };
             return Err(Invalid::new(what, "0", "nothing could ever be delivered").into());
         }
-        check(
-            "prefetch",
-            || format!("a consumer of group {}", self.group),
-            self.prefetch,
-            limits.prefetch,
-        )?;
-        self.ack_timeout
-            .map_or(Ok(()), |timeout| limits.check_ack_timeout(timeout))
+        check("prefetch", || format!("a consumer of group {}", self.group), self.prefetch, limits.prefetch)?;
+        self.ack_timeout.map_or(Ok(()), |timeout| limits.check_ack_timeout(timeout))
     }
 }
 
@@ -149,9 +141,7 @@ impl Subscription {
     /// A subscription; made by backends.
     #[must_use]
     pub fn new(consumer: impl Consumer) -> Self {
-        Self {
-            consumer: Box::new(consumer),
-        }
+        Self { consumer: Box::new(consumer) }
     }
 
     /// Waits for the next delivery. `None` when this subscription or its bus was closed.

@@ -118,11 +118,7 @@ const fn fault(path: &str) -> Option<&'static str> {
     if segment == 0 {
         return Some("a segment is empty");
     }
-    if depth > SwarmId::DEPTH {
-        Some("deeper than 16 segments")
-    } else {
-        None
-    }
+    if depth > SwarmId::DEPTH { Some("deeper than 16 segments") } else { None }
 }
 
 #[cfg(test)]

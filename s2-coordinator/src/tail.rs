@@ -34,10 +34,7 @@ impl Tail {
     /// A tail; made by backends.
     #[must_use]
     pub fn new(source: impl Follow) -> Self {
-        Self {
-            source: Box::new(source),
-            ahead: VecDeque::new(),
-        }
+        Self { source: Box::new(source), ahead: VecDeque::new() }
     }
 
     /// Waits for the next event. `None` when the bus was closed.

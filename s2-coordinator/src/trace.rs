@@ -32,20 +32,13 @@ pub struct TraceToken {
 impl TraceToken {
     /// The first token of a new trace, marked as sampled.
     pub fn root(random: &mut Random) -> Self {
-        Self {
-            trace_id: random.bits().max(1),
-            span_id: span(random),
-            flags: 1,
-        }
+        Self { trace_id: random.bits().max(1), span_id: span(random), flags: 1 }
     }
 
     /// A token for work that belongs to this one: same trace, another span.
     #[must_use]
     pub fn child(&self, random: &mut Random) -> Self {
-        Self {
-            span_id: span(random),
-            ..*self
-        }
+        Self { span_id: span(random), ..*self }
     }
 
     /// The id of the whole trace; never zero.
@@ -87,13 +80,10 @@ impl FromStr for TraceToken {
         let mut hex = |digits: usize| {
             let part = parts.next().filter(|part| part.len() == digits);
             let lower = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
-            part.filter(|part| part.bytes().all(lower))
-                .and_then(|part| u128::from_str_radix(part, 16).ok())
+            part.filter(|part| part.bytes().all(lower)).and_then(|part| u128::from_str_radix(part, 16).ok())
         };
         let (Some(version), Some(trace_id), Some(span_id), Some(flags)) = (hex(2), hex(32), hex(16), hex(2)) else {
-            return Err(invalid(
-                "expected 00-<32 hex digits>-<16 hex digits>-<2 hex digits>, lower case",
-            ));
+            return Err(invalid("expected 00-<32 hex digits>-<16 hex digits>-<2 hex digits>, lower case"));
         };
         if version == 0xff || (version == 0 && parts.next().is_some()) {
             return Err(invalid("not a version that can be read"));
@@ -104,11 +94,7 @@ impl FromStr for TraceToken {
         if trace_id == 0 || span_id == 0 {
             return Err(invalid("trace and span ids must not be zero"));
         }
-        Ok(Self {
-            trace_id,
-            span_id,
-            flags,
-        })
+        Ok(Self { trace_id, span_id, flags })
     }
 }
 

@@ -10,6 +10,12 @@ use s2_coordinator::{Config, EventBus, Inbox, Journal, ManualClock, MemoryStore,
 /// 2025-11-12T09:00:00Z: where the clocks of the tests begin.
 pub const START: Timestamp = Timestamp::from_micros(1_762_938_000_000_000);
 
+/// How often to do something: `reduced` on every change, `full` with `tests/run.sh --full`.
+#[must_use]
+pub fn counts(reduced: u32, full: u32) -> u32 {
+    if std::env::var_os("S2_FULL").is_some() { full } else { reduced }
+}
+
 /// Fleets in memory, on clocks that stand still until a test moves them.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory;
@@ -29,10 +35,7 @@ impl MemoryFleet {
     pub fn new(config: Config) -> Self {
         let clock = Arc::new(ManualClock::new(START));
         let builder = MemoryStore::builder().with_config(config).with_seed(7);
-        Self {
-            store: builder.with_clock(Arc::<ManualClock>::clone(&clock)).build(),
-            clock,
-        }
+        Self { store: builder.with_clock(Arc::<ManualClock>::clone(&clock)).build(), clock }
     }
 }
 

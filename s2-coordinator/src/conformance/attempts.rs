@@ -53,18 +53,10 @@ async fn an_event_dies_after_exactly_so_many_errors(given: Given) -> Outcome {
     }
     assert_eq!(handle(&subscription, 1).await?, [1]);
     let letters = bus.dead_letters(&DeadLetters::all()).await?;
-    assert_eq!(
-        (letters.len(), letters[0].history.len(), number(&letters[0].event)),
-        (1, 5, 0)
-    );
+    assert_eq!((letters.len(), letters[0].history.len(), number(&letters[0].event)), (1, 5, 0));
     let deliveries: Vec<u32> = letters[0].history.iter().map(|attempt| attempt.delivery).collect();
     assert_eq!(deliveries, [1, 2, 3, 4, 5]);
-    assert!(
-        letters[0]
-            .history
-            .iter()
-            .all(|attempt| matches!(attempt.end, AttemptEnd::Nacked { .. }))
-    );
+    assert!(letters[0].history.iter().all(|attempt| matches!(attempt.end, AttemptEnd::Nacked { .. })));
     Ok(())
 }
 
@@ -82,11 +74,7 @@ async fn an_event_dies_after_exactly_so_many_timeouts(given: Given) -> Outcome {
     let history = &letters[0].history;
     assert_eq!(history.len(), 5);
     assert!(history.iter().all(|attempt| attempt.end == AttemptEnd::TimedOut));
-    assert!(
-        history
-            .iter()
-            .all(|attempt| attempt.consumer.as_str() == "slow" && attempt.duration() == ACK_TIMEOUT)
-    );
+    assert!(history.iter().all(|attempt| attempt.consumer.as_str() == "slow" && attempt.duration() == ACK_TIMEOUT));
     Ok(())
 }
 
@@ -104,12 +92,7 @@ async fn an_event_dies_after_exactly_so_many_crashes(given: Given) -> Outcome {
     let letters = bus.dead_letters(&DeadLetters::all()).await?;
     assert_eq!(letters[0].history.len(), 5);
     assert!(letters[0].history.iter().all(|attempt| attempt.end == AttemptEnd::Lost));
-    assert!(
-        letters[0]
-            .history
-            .iter()
-            .all(|attempt| attempt.consumer.as_str() == "fragile")
-    );
+    assert!(letters[0].history.iter().all(|attempt| attempt.consumer.as_str() == "fragile"));
     let group = &bus.groups(&ORDERS).await?[0];
     assert_eq!((group.in_flight, group.returning, group.backlog), (0, 0, 0));
     Ok(())
@@ -130,10 +113,7 @@ async fn a_poison_event_never_condemns_its_neighbours(given: Given) -> Outcome {
             let Some(delivery) = subscription.try_next().await? else {
                 break false;
             };
-            assert!(
-                delivery.attempt <= 2 || number(&delivery.event) == 3,
-                "a neighbour was condemned: {delivery:?}"
-            );
+            assert!(delivery.attempt <= 2 || number(&delivery.event) == 3, "a neighbour was condemned: {delivery:?}");
             if number(&delivery.event) == 3 {
                 break true;
             }
@@ -153,10 +133,7 @@ async fn a_poison_event_never_condemns_its_neighbours(given: Given) -> Outcome {
     handled.sort_unstable();
     assert_eq!(handled, (0..20).filter(|n| *n != 3).collect::<Vec<_>>());
     let letters = bus.dead_letters(&DeadLetters::all()).await?;
-    assert_eq!(
-        letters.iter().map(|letter| number(&letter.event)).collect::<Vec<_>>(),
-        [3]
-    );
+    assert_eq!(letters.iter().map(|letter| number(&letter.event)).collect::<Vec<_>>(), [3]);
     assert_eq!(crashes, 5);
     Ok(())
 }
@@ -215,10 +192,7 @@ async fn what_was_not_handed_out_costs_no_attempt(given: Given) -> Outcome {
     let letters = bus.dead_letters(&DeadLetters::all()).await?.len();
     assert_eq!(letters, 1, "only the one that was handled");
     let rest = subscription.next_batch(10).await?;
-    let attempts: Vec<(usize, u32)> = rest
-        .iter()
-        .map(|delivery| (number(&delivery.event), delivery.attempt))
-        .collect();
+    let attempts: Vec<(usize, u32)> = rest.iter().map(|delivery| (number(&delivery.event), delivery.attempt)).collect();
     assert_eq!(attempts[0], (1, 2));
     assert!(attempts[1..].iter().all(|(_, attempt)| *attempt == 1), "{attempts:?}");
     Ok(())

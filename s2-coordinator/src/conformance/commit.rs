@@ -31,15 +31,8 @@ async fn a_commit_acks_and_publishes(given: Given) -> Outcome {
     let published = next(&subscription).await?.commit(&[result(10), result(11)]).await?;
     let results = contents(&*bus, &RESULTS).await?;
     assert_eq!(results.iter().map(|event| number(event)).collect::<Vec<_>>(), [10, 11]);
-    assert_eq!(
-        results.iter().map(|event| event.id).collect::<Vec<_>>(),
-        [published[0].id, published[1].id]
-    );
-    assert_eq!(
-        next(&subscription).await?.commit(&[]).await?.len(),
-        0,
-        "no output is fine"
-    );
+    assert_eq!(results.iter().map(|event| event.id).collect::<Vec<_>>(), [published[0].id, published[1].id]);
+    assert_eq!(next(&subscription).await?.commit(&[]).await?.len(), 0, "no output is fine");
     idle(&subscription).await?;
     assert_eq!(bus.groups(&ORDERS).await?[0].in_flight, 0);
     Ok(())
@@ -60,10 +53,7 @@ async fn a_repeated_commit_publishes_once(given: Given) -> Outcome {
     for answer in tasks.join_all().await {
         answers.push(answer?);
     }
-    assert!(
-        answers.iter().all(|answer| answer == &answers[0]),
-        "every repeat gets the first answer"
-    );
+    assert!(answers.iter().all(|answer| answer == &answers[0]), "every repeat gets the first answer");
     assert_eq!(contents(&*bus, &RESULTS).await?.len(), 1);
     Ok(())
 }
@@ -76,14 +66,8 @@ async fn a_refused_output_leaves_the_input_undone(given: Given) -> Outcome {
     let delivery = next(&subscription).await?;
     let big = result(1).with_data(vec![0; 1024 * 1024 + 1]);
     refused!(delivery.commit(&[result(1), big]).await, Error::LimitExceeded { .. });
-    refused!(
-        delivery.commit(&[result(1), keyed(9, "taken")]).await,
-        Error::IdempotencyConflict { .. }
-    );
-    refused!(
-        delivery.commit(&[result(1), event_on(Topic::JOURNAL, 1)]).await,
-        Error::ReservedTopic { .. }
-    );
+    refused!(delivery.commit(&[result(1), keyed(9, "taken")]).await, Error::IdempotencyConflict { .. });
+    refused!(delivery.commit(&[result(1), event_on(Topic::JOURNAL, 1)]).await, Error::ReservedTopic { .. });
     assert_eq!(contents(&*bus, &RESULTS).await?, []);
     assert_eq!(bus.groups(&ORDERS).await?[0].in_flight, 1);
     delivery.commit(&[result(1)]).await?;
@@ -116,13 +100,7 @@ async fn an_ack_and_a_commit_exclude_each_other(given: Given) -> Outcome {
     acked.ack().await?;
     refused!(acked.commit(&[result(1)]).await, Error::AlreadySettled { .. });
     committed.commit(&[result(2)]).await?;
-    refused!(
-        committed.ack().await,
-        Error::AlreadySettled {
-            outcome: "committed",
-            ..
-        }
-    );
+    refused!(committed.ack().await, Error::AlreadySettled { outcome: "committed", .. });
     assert_eq!(contents(&*bus, &RESULTS).await?.len(), 1);
     Ok(())
 }
@@ -161,11 +139,7 @@ async fn a_pipeline_of_crashing_workers_has_each_effect_once(given: Given) -> Ou
             fleet.advance(ACK_TIMEOUT).await;
         }
     }
-    let mut results: Vec<usize> = contents(&*bus, &RESULTS)
-        .await?
-        .iter()
-        .map(|event| number(event))
-        .collect();
+    let mut results: Vec<usize> = contents(&*bus, &RESULTS).await?.iter().map(|event| number(event)).collect();
     results.sort_unstable();
     assert_eq!(results, Vec::from_iter(0..EVENTS));
     Ok(())

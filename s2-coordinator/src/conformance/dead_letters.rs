@@ -49,24 +49,12 @@ async fn a_refused_event_is_a_dead_letter_at_once(given: Given) -> Outcome {
     let ids = refuse(&*bus, 0..1).await?;
     let letters = letters(&*bus).await?;
     let letter = &letters[0];
-    assert_eq!(
-        (letter.id, &letter.event.topic, &letter.group),
-        (ids[0], &ORDERS, &WORKERS)
-    );
+    assert_eq!((letter.id, &letter.event.topic, &letter.group), (ids[0], &ORDERS, &WORKERS));
     assert_eq!(letter.history.len(), 1);
-    assert_eq!(
-        letter.history[0].end,
-        AttemptEnd::Refused {
-            reason: "poison".into()
-        }
-    );
+    assert_eq!(letter.history[0].end, AttemptEnd::Refused { reason: "poison".into() });
     assert!(letter.died >= letter.history[0].started);
     publish(&*bus, 1..2).await?;
-    assert_eq!(
-        number(&next(&subscribe(&*bus).await?).await?.event),
-        1,
-        "the group goes on"
-    );
+    assert_eq!(number(&next(&subscribe(&*bus).await?).await?.event), 1, "the group goes on");
     Ok(())
 }
 
@@ -90,18 +78,11 @@ async fn dead_letters_are_found_by_what_they_are(given: Given) -> Outcome {
     assert_eq!(found(all.clone().with_after(ids[1]).with_limit(2)).await?, [2, 3]);
     assert_eq!(found(all.clone().with_topic(RESULTS)).await?, [9]);
     assert!(found(all.clone().with_group("others".parse()?)).await?.is_empty());
-    assert!(
-        found(all.clone().with_event_type(EventType::from_static("order.paid")))
-            .await?
-            .is_empty()
-    );
+    assert!(found(all.clone().with_event_type(EventType::from_static("order.paid"))).await?.is_empty());
     assert_eq!(found(all.clone().with_ids([ids[3], ids[0]])).await?, [0, 3]);
     assert_eq!(found(DeadLetters::one(ids[2])).await?, [2]);
     refused!(bus.dead_letters(&all.clone().with_limit(0)).await, Error::Invalid(_));
-    refused!(
-        bus.dead_letters(&all.with_limit(501)).await,
-        Error::LimitExceeded { limit: "batch", .. }
-    );
+    refused!(bus.dead_letters(&all.with_limit(501)).await, Error::LimitExceeded { limit: "batch", .. });
     Ok(())
 }
 
@@ -141,10 +122,7 @@ async fn a_redrive_by_filter_runs_each_once(given: Given) -> Outcome {
     assert_eq!(redriven, ids);
     let subscription = subscribe(&*bus).await?;
     let back = subscription.next_batch(10).await?;
-    assert_eq!(
-        back.iter().map(|delivery| number(&delivery.event)).collect::<Vec<_>>(),
-        [0, 1, 2, 3, 4]
-    );
+    assert_eq!(back.iter().map(|delivery| number(&delivery.event)).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
     Ok(())
 }
 
@@ -160,13 +138,7 @@ async fn an_event_that_dies_again_is_another_dead_letter(given: Given) -> Outcom
     let again = letters(&*bus).await?;
     assert!(again[0].id > first);
     assert_eq!(again[0].history.len(), 5, "the history of this life");
-    assert_eq!(
-        bus.redrive(&DeadLetters::one(first)).await?,
-        [Redriven {
-            id: first,
-            duplicate: true
-        }]
-    );
+    assert_eq!(bus.redrive(&DeadLetters::one(first)).await?, [Redriven { id: first, duplicate: true }]);
     idle(&subscription).await
 }
 
@@ -174,9 +146,7 @@ async fn a_receipt_of_a_former_life_is_stale(given: Given) -> Outcome {
     let fleet = given.fleet().await;
     let bus = fleet.bus();
     publish(&*bus, 0..1).await?;
-    let subscription = bus
-        .subscribe(&Subscribe::new(ORDERS, WORKERS).with_deliveries(1))
-        .await?;
+    let subscription = bus.subscribe(&Subscribe::new(ORDERS, WORKERS).with_deliveries(1)).await?;
     let former = next(&subscription).await?;
     fleet.advance(Duration::from_secs(30)).await;
     let letter = &letters(&*bus).await?[0];
@@ -208,20 +178,10 @@ async fn a_purged_dead_letter_is_gone(given: Given) -> Outcome {
     let fleet = given.fleet().await;
     let bus = fleet.bus();
     let ids = refuse(&*bus, 0..3).await?;
-    assert_eq!(
-        bus.purge(&DeadLetters::all().with_ids([ids[0], ids[2]])).await?,
-        [ids[0], ids[2]]
-    );
-    assert_eq!(
-        bus.purge(&DeadLetters::one(ids[0])).await?,
-        [],
-        "what is gone needs no purge"
-    );
+    assert_eq!(bus.purge(&DeadLetters::all().with_ids([ids[0], ids[2]])).await?, [ids[0], ids[2]]);
+    assert_eq!(bus.purge(&DeadLetters::one(ids[0])).await?, [], "what is gone needs no purge");
     assert_eq!(letters(&*bus).await?.len(), 1);
-    refused!(
-        bus.redrive(&DeadLetters::one(ids[0])).await,
-        Error::UnknownDeadLetter { .. }
-    );
+    refused!(bus.redrive(&DeadLetters::one(ids[0])).await, Error::UnknownDeadLetter { .. });
     idle(&subscribe(&*bus).await?).await
 }
 

@@ -41,18 +41,13 @@ async fn a_hundred_events_before_the_first_subscriber_are_delivered(given: Given
 async fn twenty_topics_are_isolated(given: Given) -> Outcome {
     let fleet = given.fleet().await;
     let bus = fleet.bus();
-    let topics: Vec<Topic> = (0..20)
-        .map(|n| Topic::new(format!("topic-{n}")))
-        .collect::<Result<_, _>>()?;
+    let topics: Vec<Topic> = (0..20).map(|n| Topic::new(format!("topic-{n}"))).collect::<Result<_, _>>()?;
     for n in 0..200 {
         bus.publish(&[event_on(topics[n % 20].clone(), n)]).await?;
     }
     for (nth, topic) in topics.iter().enumerate() {
         let subscription = bus.subscribe(&Subscribe::new(topic.clone(), WORKERS)).await?;
-        assert_eq!(
-            handle(&subscription, 10).await?,
-            (0..10).map(|n| n * 20 + nth).collect::<Vec<_>>()
-        );
+        assert_eq!(handle(&subscription, 10).await?, (0..10).map(|n| n * 20 + nth).collect::<Vec<_>>());
         idle(&subscription).await?;
     }
     Ok(())
@@ -71,12 +66,8 @@ async fn two_groups_each_get_everything(given: Given) -> Outcome {
     let fleet = given.fleet().await;
     let bus = fleet.bus();
     publish(&*bus, 0..50).await?;
-    let billing = bus
-        .subscribe(&Subscribe::new(ORDERS, GroupName::from_static("billing")))
-        .await?;
-    let shipping = bus
-        .subscribe(&Subscribe::new(ORDERS, GroupName::from_static("shipping")))
-        .await?;
+    let billing = bus.subscribe(&Subscribe::new(ORDERS, GroupName::from_static("billing"))).await?;
+    let shipping = bus.subscribe(&Subscribe::new(ORDERS, GroupName::from_static("shipping"))).await?;
     publish(&*bus, 50..100).await?;
     assert_eq!(handle(&billing, 100).await?, Vec::from_iter(0..100));
     assert_eq!(handle(&shipping, 100).await?, Vec::from_iter(0..100));
@@ -117,9 +108,7 @@ async fn a_late_group_starts_at_the_beginning(given: Given) -> Outcome {
     let bus = fleet.bus();
     publish(&*bus, 0..10).await?;
     handle(&subscribe(&*bus).await?, 10).await?;
-    let late = bus
-        .subscribe(&Subscribe::new(ORDERS, GroupName::from_static("late")))
-        .await?;
+    let late = bus.subscribe(&Subscribe::new(ORDERS, GroupName::from_static("late"))).await?;
     assert_eq!(handle(&late, 10).await?, Vec::from_iter(0..10));
     Ok(())
 }
@@ -130,9 +119,7 @@ async fn a_group_may_start_now_or_after_a_position(given: Given) -> Outcome {
     let published = publish(&*bus, 0..10).await?;
     let start = |name, start| Subscribe::new(ORDERS, GroupName::from_static(name)).with_start(start);
     let now = bus.subscribe(&start("now", Start::Now)).await?;
-    let after = bus
-        .subscribe(&start("after", Start::After(published[6].position)))
-        .await?;
+    let after = bus.subscribe(&start("after", Start::After(published[6].position))).await?;
     idle(&now).await?;
     publish(&*bus, 10..11).await?;
     assert_eq!(handle(&now, 1).await?, [10]);
@@ -146,11 +133,7 @@ async fn a_full_prefetch_gets_nothing_more_until_an_ack(given: Given) -> Outcome
     let bus = fleet.bus();
     publish(&*bus, 0..10).await?;
     let subscription = bus.subscribe(&workers().with_prefetch(3)).await?;
-    let held = [
-        next(&subscription).await?,
-        next(&subscription).await?,
-        next(&subscription).await?,
-    ];
+    let held = [next(&subscription).await?, next(&subscription).await?, next(&subscription).await?];
     idle(&subscription).await?;
     let mut waiting = Box::pin(subscription.next());
     let nothing = tokio::time::timeout(Duration::from_millis(50), &mut waiting).await;
@@ -183,25 +166,19 @@ async fn a_dropped_wait_loses_nothing(given: Given) -> Outcome {
     let (hasty, patient) = (subscribe(&*bus).await?, subscribe(&*bus).await?);
     for n in 0..200 {
         let give_up = tokio::time::timeout(Duration::from_micros(50), hasty.next());
-        let (taken, waited, published) = tokio::join!(
-            give_up,
-            tokio::time::timeout(Duration::from_secs(30), patient.next()),
-            async {
+        let (taken, waited, published) =
+            tokio::join!(give_up, tokio::time::timeout(Duration::from_secs(30), patient.next()), async {
                 tokio::task::yield_now().await;
                 publish(&*bus, n..=n).await?;
                 // Whichever consumer the first event went to, this one ends the patient wait.
                 publish(&*bus, 1000..1001).await
-            }
-        );
+            });
         published?;
         let mut seen = Vec::new();
         for delivery in [taken.ok(), waited.ok()].into_iter().flatten() {
             let delivery = delivery?.expect("open");
             delivery.ack().await?;
-            assert_eq!(
-                delivery.attempt, 1,
-                "an attempt was counted for a wait that was dropped"
-            );
+            assert_eq!(delivery.attempt, 1, "an attempt was counted for a wait that was dropped");
             seen.push(number(&delivery.event));
         }
         while seen.len() < 2 {
@@ -219,10 +196,7 @@ async fn a_batch_takes_what_is_there_and_no_more_than_asked(given: Given) -> Out
     publish(&*bus, 0..10).await?;
     let subscription = subscribe(&*bus).await?;
     let batch = within("a batch", subscription.next_batch(8)).await?;
-    assert_eq!(
-        batch.iter().map(|delivery| number(&delivery.event)).collect::<Vec<_>>(),
-        Vec::from_iter(0..8)
-    );
+    assert_eq!(batch.iter().map(|delivery| number(&delivery.event)).collect::<Vec<_>>(), Vec::from_iter(0..8));
     assert_eq!(within("a batch", subscription.next_batch(8)).await?.len(), 2);
     Ok(())
 }
@@ -232,34 +206,12 @@ async fn a_subscription_with_bad_settings_is_refused(given: Given) -> Outcome {
     let bus = fleet.bus();
     refused!(bus.subscribe(&workers().with_prefetch(0)).await, Error::Invalid(_));
     refused!(bus.subscribe(&workers().with_deliveries(0)).await, Error::Invalid(_));
-    refused!(
-        bus.subscribe(&workers().with_ack_timeout(Duration::ZERO)).await,
-        Error::Invalid(_)
-    );
+    refused!(bus.subscribe(&workers().with_ack_timeout(Duration::ZERO)).await, Error::Invalid(_));
     let many = bus.subscribe(&workers().with_prefetch(10_001)).await;
-    refused!(
-        many,
-        Error::LimitExceeded {
-            limit: "prefetch",
-            actual: 10_001,
-            max: 10_000,
-            ..
-        }
-    );
-    let long = bus
-        .subscribe(&workers().with_ack_timeout(Duration::from_secs(86_401)))
-        .await;
-    refused!(
-        long,
-        Error::LimitExceeded {
-            limit: "ack_timeout",
-            ..
-        }
-    );
-    refused!(
-        bus.subscribe(&Subscribe::new(Topic::JOURNAL, WORKERS)).await,
-        Error::ReservedTopic { .. }
-    );
+    refused!(many, Error::LimitExceeded { limit: "prefetch", actual: 10_001, max: 10_000, .. });
+    let long = bus.subscribe(&workers().with_ack_timeout(Duration::from_secs(86_401))).await;
+    refused!(long, Error::LimitExceeded { limit: "ack_timeout", .. });
+    refused!(bus.subscribe(&Subscribe::new(Topic::JOURNAL, WORKERS)).await, Error::ReservedTopic { .. });
     assert_eq!(bus.groups(&ORDERS).await?, [], "what was refused left a group behind");
     Ok(())
 }

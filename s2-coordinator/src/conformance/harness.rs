@@ -180,24 +180,14 @@ impl fmt::Display for Report {
 pub async fn run(backend: Arc<dyn Backend>) -> Report {
     let wanted = std::env::var("S2_CONFORMANCE").unwrap_or_default();
     let mut report = Report::default();
-    for (suite, case) in SUITES
-        .iter()
-        .flat_map(|(suite, cases)| cases.iter().map(move |case| (suite, case)))
-    {
+    for (suite, case) in SUITES.iter().flat_map(|(suite, cases)| cases.iter().map(move |case| (suite, case))) {
         let name = format!("{suite}::{}", case.name);
         if !name.contains(&wanted) {
             continue;
         }
         match case.needs.iter().find(|need| !backend.guarantees().contains(need)) {
             Some(missing) => report.left_out.push((name, *missing)),
-            None => match run_one(
-                case,
-                Given {
-                    backend: Arc::clone(&backend),
-                },
-            )
-            .await
-            {
+            None => match run_one(case, Given { backend: Arc::clone(&backend) }).await {
                 Ok(()) => report.passed.push(name),
                 Err(why) => report.failed.push((name, why)),
             },

@@ -28,22 +28,14 @@ fn numbered(n: usize) -> NewEscalation {
 async fn an_escalation_waits_until_it_is_resolved(given: Given) -> Outcome {
     let fleet = given.fleet().await;
     let inbox = fleet.inbox();
-    let raised = inbox
-        .escalate(budget().with_payload("{}").with_severity(Severity::Critical))
-        .await?;
+    let raised = inbox.escalate(budget().with_payload("{}").with_severity(Severity::Critical)).await?;
     assert!(!raised.duplicate);
     fleet.advance(30 * DAY).await;
     let pending = inbox.pending(EscalationId::default(), 10).await?;
     assert_eq!(pending.len(), 1);
     let item = &pending[0];
-    assert_eq!(
-        (item.id, item.key.as_str(), &*item.reason),
-        (raised.id, "budget/telephony", "budget_exceeded")
-    );
-    assert_eq!(
-        (&item.payload[..], item.severity, item.times),
-        (&b"{}"[..], Severity::Critical, 1)
-    );
+    assert_eq!((item.id, item.key.as_str(), &*item.reason), (raised.id, "budget/telephony", "budget_exceeded"));
+    assert_eq!((&item.payload[..], item.severity, item.times), (&b"{}"[..], Severity::Critical, 1));
     inbox.resolve(raised.id, Resolution::new("ada", "resume")).await?;
     assert_eq!(inbox.pending(EscalationId::default(), 10).await?, []);
     Ok(())
@@ -58,16 +50,10 @@ async fn a_key_has_one_pending_escalation(given: Given) -> Outcome {
         assert_eq!((again.id, again.duplicate), (first.id, true));
     }
     let pending = inbox.pending(EscalationId::default(), 10).await?;
-    assert_eq!(
-        (pending.len(), pending[0].times, &pending[0].payload[..]),
-        (1, 4, &b"first"[..])
-    );
+    assert_eq!((pending.len(), pending[0].times, &pending[0].payload[..]), (1, 4, &b"first"[..]));
     inbox.resolve(first.id, Resolution::new("ada", "resume")).await?;
     let anew = inbox.escalate(budget()).await?;
-    assert!(
-        !anew.duplicate && anew.id > first.id,
-        "after a resolution it is a new one"
-    );
+    assert!(!anew.duplicate && anew.id > first.id, "after a resolution it is a new one");
     Ok(())
 }
 
@@ -99,10 +85,7 @@ async fn a_repeated_resolution_is_answered_alike_and_another_is_refused(given: G
         other => panic!("expected a refusal, got {other:?}"),
     }
     let unknown = EscalationId::new(4711);
-    refused!(
-        inbox.resolve(unknown, Resolution::new("ada", "resume")).await,
-        Error::UnknownEscalation { .. }
-    );
+    refused!(inbox.resolve(unknown, Resolution::new("ada", "resume")).await, Error::UnknownEscalation { .. });
     // The same key raised anew is not resolved by a repeat of the old resolution.
     let anew = inbox.escalate(budget()).await?;
     inbox.resolve(raised.id, Resolution::new("ada", "resume")).await?;
@@ -121,10 +104,7 @@ async fn pending_escalations_come_in_pages(given: Given) -> Outcome {
     let keys: Vec<&str> = first.iter().chain(&rest).map(|item| item.key.as_str()).collect();
     assert_eq!(keys, ["key 0", "key 1", "key 2", "key 3", "key 4"]);
     refused!(inbox.pending(EscalationId::default(), 0).await, Error::Invalid(_));
-    refused!(
-        inbox.pending(EscalationId::default(), 501).await,
-        Error::LimitExceeded { limit: "batch", .. }
-    );
+    refused!(inbox.pending(EscalationId::default(), 501).await, Error::LimitExceeded { limit: "batch", .. });
     Ok(())
 }
 
@@ -132,21 +112,9 @@ async fn an_escalation_is_bounded(given: Given) -> Outcome {
     let fleet = given.fleet().await;
     let inbox = fleet.inbox();
     let big = budget().with_payload(vec![0; 1024 * 1024 + 1]);
-    refused!(
-        inbox.escalate(big).await,
-        Error::LimitExceeded {
-            limit: "payload_bytes",
-            ..
-        }
-    );
+    refused!(inbox.escalate(big).await, Error::LimitExceeded { limit: "payload_bytes", .. });
     let long = NewEscalation::new(Subject::from_static("key"), "x".repeat(1025));
-    refused!(
-        inbox.escalate(long).await,
-        Error::LimitExceeded {
-            limit: "reason_bytes",
-            ..
-        }
-    );
+    refused!(inbox.escalate(long).await, Error::LimitExceeded { limit: "reason_bytes", .. });
     assert_eq!(inbox.pending(EscalationId::default(), 10).await?, []);
     Ok(())
 }
@@ -159,14 +127,9 @@ async fn escalations_are_journalled(given: Given) -> Outcome {
     inbox.resolve(raised.id, Resolution::new("ada", "resume")).await?;
     let journal = fleet.journal();
     let entries = journal.entries(journal.start().await?, 10).await?.items;
-    let told: Vec<(&str, &str, &str)> = entries
-        .iter()
-        .map(|e| (e.component.as_str(), e.operation.as_str(), e.subject.as_str()))
-        .collect();
-    let expected = [
-        ("inbox", "escalate", "budget/telephony"),
-        ("inbox", "resolve", "budget/telephony"),
-    ];
+    let told: Vec<(&str, &str, &str)> =
+        entries.iter().map(|e| (e.component.as_str(), e.operation.as_str(), e.subject.as_str())).collect();
+    let expected = [("inbox", "escalate", "budget/telephony"), ("inbox", "resolve", "budget/telephony")];
     assert_eq!(told, expected);
     assert_eq!(entries[0].severity, Severity::High);
     Ok(())

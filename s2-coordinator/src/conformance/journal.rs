@@ -49,26 +49,13 @@ async fn what_changed_is_in_the_journal(given: Given) -> Outcome {
     bus.purge(&DeadLetters::all()).await?;
     bus.remove_group(&ORDERS, &WORKERS).await?;
     let entries = entries(&*fleet).await?;
-    let expected = [
-        "group_created",
-        "dead_letter",
-        "redrive",
-        "dead_letter",
-        "purge",
-        "group_removed",
-    ];
+    let expected = ["group_created", "dead_letter", "redrive", "dead_letter", "purge", "group_removed"];
     assert_eq!(operations(&entries), expected);
     for (nth, entry) in entries.iter().enumerate() {
-        assert_eq!(
-            (entry.position.get(), &*entry.component, &*entry.subject),
-            (nth as u64 + 1, "bus", "orders")
-        );
+        assert_eq!((entry.position.get(), &*entry.component, &*entry.subject), (nth as u64 + 1, "bus", "orders"));
         assert_eq!(entry.params.get("group"), Some(&Value::from("workers")));
     }
-    assert_eq!(
-        (entries[0].severity, entries[1].severity),
-        (Severity::Info, Severity::High)
-    );
+    assert_eq!((entries[0].severity, entries[1].severity), (Severity::Info, Severity::High));
     Ok(())
 }
 
@@ -100,10 +87,7 @@ async fn entries_are_read_in_pages(given: Given) -> Outcome {
     let end = journal.entries(second.next, 4).await?;
     assert_eq!((end.items.len(), end.next), (0, Position::new(6)));
     refused!(journal.entries(Position::ORIGIN, 0).await, Error::Invalid(_));
-    refused!(
-        journal.entries(Position::ORIGIN, 501).await,
-        Error::LimitExceeded { limit: "batch", .. }
-    );
+    refused!(journal.entries(Position::ORIGIN, 501).await, Error::LimitExceeded { limit: "batch", .. });
     Ok(())
 }
 
@@ -137,10 +121,7 @@ async fn the_export_is_one_line_of_json_for_each_entry(given: Given) -> Outcome 
     let mut lines = Vec::new();
     let last = export_json_lines(&*fleet.journal(), &mut lines).await?;
     let text = String::from_utf8(lines).expect("JSON is UTF-8");
-    let exported: Vec<Entry> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("an entry"))
-        .collect();
+    let exported: Vec<Entry> = text.lines().map(|line| serde_json::from_str(line).expect("an entry")).collect();
     assert_eq!(exported, entries(&*fleet).await?);
     assert_eq!(Some(last), exported.last().map(|entry| entry.position));
     Ok(())
@@ -154,23 +135,14 @@ async fn trimming_the_journal_is_journalled(given: Given) -> Outcome {
     let journal = fleet.journal();
     let start = journal.start().await?;
     assert!(start > Position::ORIGIN, "nothing was trimmed");
-    refused!(
-        journal.entries(Position::ORIGIN, 10).await,
-        Error::NotRetained {
-            position: Position::ORIGIN,
-            ..
-        }
-    );
+    refused!(journal.entries(Position::ORIGIN, 10).await, Error::NotRetained { position: Position::ORIGIN, .. });
     let kept = entries(&*fleet).await?;
     for pair in kept.windows(2) {
         assert_eq!(pair[1].position, pair[0].position.next());
     }
     let trims: Vec<&Entry> = kept.iter().filter(|entry| entry.operation.as_str() == "trim").collect();
     let last = trims.last().expect("the last trim is told");
-    assert_eq!(
-        (&*last.component, last.params.get("through")),
-        ("journal", Some(&Value::from(start)))
-    );
+    assert_eq!((&*last.component, last.params.get("through")), ("journal", Some(&Value::from(start))));
     Ok(())
 }
 
@@ -183,10 +155,7 @@ async fn an_expired_group_and_its_loss_are_journalled(given: Given) -> Outcome {
     publish(&*bus, 3..4).await?;
     drop(subscribe(&*bus).await?);
     let entries = entries(&*fleet).await?;
-    assert_eq!(
-        operations(&entries),
-        ["group_created", "group_expired", "trim", "data_loss"]
-    );
+    assert_eq!(operations(&entries), ["group_created", "group_expired", "trim", "data_loss"]);
     assert_eq!(entries[3].params.get("events"), Some(&Value::from(3_u64)));
     assert_eq!(entries[3].severity, Severity::High);
     Ok(())

@@ -22,12 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The event number `n` of a topic.
 pub(super) fn event_on(topic: Topic, n: usize) -> NewEvent {
-    NewEvent::new(
-        topic,
-        EventType::from_static("order.placed"),
-        SwarmId::from_static("shop/till-1"),
-    )
-    .with_data(n.to_string())
+    NewEvent::new(topic, EventType::from_static("order.placed"), SwarmId::from_static("shop/till-1"))
+        .with_data(n.to_string())
 }
 
 pub(super) fn event(n: usize) -> NewEvent {

@@ -47,13 +47,7 @@ async fn ten_concurrent_closes_are_one(given: Given) -> Outcome {
     let mut closes = tokio::task::JoinSet::new();
     for n in 0..10 {
         let (bus, subscription) = (Arc::clone(&bus), Arc::clone(&subscription));
-        closes.spawn(async move {
-            if n % 2 == 0 {
-                bus.close().await
-            } else {
-                subscription.close().await
-            }
-        });
+        closes.spawn(async move { if n % 2 == 0 { bus.close().await } else { subscription.close().await } });
     }
     for closed in within("all closes", closes.join_all()).await {
         closed?;
@@ -85,11 +79,7 @@ async fn idle_readers_end_within_a_second_of_closing(given: Given) -> Outcome {
         assert!(ended?, "a reader got something");
     }
     // The promise is one second; a loaded machine gets some grace.
-    assert!(
-        closing.elapsed() < Duration::from_secs(5),
-        "closing took {:?}",
-        closing.elapsed()
-    );
+    assert!(closing.elapsed() < Duration::from_secs(5), "closing took {:?}", closing.elapsed());
     Ok(())
 }
 
@@ -138,10 +128,7 @@ async fn a_closed_subscription_leaves_the_group(given: Given) -> Outcome {
     });
     tokio::task::yield_now().await;
     leaving.close().await?;
-    assert!(
-        within("the end of the wait", waiting).await.expect("no panic")?,
-        "a closed subscription delivered"
-    );
+    assert!(within("the end of the wait", waiting).await.expect("no panic")?, "a closed subscription delivered");
     publish(&*bus, 0..2).await?;
     assert_eq!(handle(&staying, 2).await?, [0, 1]);
     assert!(leaving.next().await?.is_none());
@@ -163,10 +150,7 @@ async fn a_removed_group_is_gone_for_everyone(given: Given) -> Outcome {
     tokio::task::yield_now().await;
     assert!(bus.remove_group(&ORDERS, &WORKERS).await?);
     assert!(!bus.remove_group(&ORDERS, &WORKERS).await?);
-    refused!(
-        within("the end of the wait", waiting).await.expect("no panic"),
-        Error::UnknownGroup { .. }
-    );
+    refused!(within("the end of the wait", waiting).await.expect("no panic"), Error::UnknownGroup { .. });
     refused!(subscription.try_next().await, Error::UnknownGroup { .. });
     refused!(held.ack().await, Error::StaleDelivery { current: None, .. });
     let anew = subscribe(&*bus).await?;

@@ -43,26 +43,11 @@ async fn what_is_published_is_what_is_read(given: Given) -> Outcome {
     let read = contents(&*bus, &ORDERS).await?;
     let first = &read[0];
     assert_eq!((first.id, first.position), (published[0].id, published[0].position));
-    assert_eq!(
-        (&first.topic, &first.event_type, &first.source),
-        (&full.topic, &full.event_type, &full.source)
-    );
-    assert_eq!(
-        (&first.subject, &first.datacontenttype),
-        (&full.subject, &full.datacontenttype)
-    );
-    assert_eq!(
-        (Some(first.time), &first.data, first.trace),
-        (full.time, &full.data, full.trace)
-    );
-    assert_eq!(
-        (&first.idempotency_key, &first.headers),
-        (&full.idempotency_key, &full.headers)
-    );
-    assert!(
-        read[1].time > Timestamp::EPOCH,
-        "an event without a time gets the store's"
-    );
+    assert_eq!((&first.topic, &first.event_type, &first.source), (&full.topic, &full.event_type, &full.source));
+    assert_eq!((&first.subject, &first.datacontenttype), (&full.subject, &full.datacontenttype));
+    assert_eq!((Some(first.time), &first.data, first.trace), (full.time, &full.data, full.trace));
+    assert_eq!((&first.idempotency_key, &first.headers), (&full.idempotency_key, &full.headers));
+    assert!(read[1].time > Timestamp::EPOCH, "an event without a time gets the store's");
     assert_ne!(read[0].id, read[1].id);
     Ok(())
 }
@@ -83,13 +68,7 @@ async fn a_batch_with_one_bad_event_writes_nothing(given: Given) -> Outcome {
     let fleet = given.fleet().await;
     let bus = fleet.bus();
     let bad = event(2).with_data(vec![0; 1024 * 1024 + 1]);
-    refused!(
-        bus.publish(&[event(1), bad]).await,
-        Error::LimitExceeded {
-            limit: "payload_bytes",
-            ..
-        }
-    );
+    refused!(bus.publish(&[event(1), bad]).await, Error::LimitExceeded { limit: "payload_bytes", .. });
     assert_eq!(contents(&*bus, &ORDERS).await?, []);
     assert_eq!(bus.publish(&[]).await?, [], "an empty batch is no error");
     Ok(())
@@ -138,11 +117,7 @@ async fn sixty_four_tasks_publish_one_key_and_there_is_one_event(given: Given) -
         answers.extend(answer?);
     }
     assert_eq!(answers.iter().filter(|answer| !answer.duplicate).count(), 1);
-    assert!(
-        answers
-            .iter()
-            .all(|answer| (answer.id, answer.position) == (answers[0].id, answers[0].position))
-    );
+    assert!(answers.iter().all(|answer| (answer.id, answer.position) == (answers[0].id, answers[0].position)));
     assert_eq!(contents(&*bus, &ORDERS).await?.len(), 1);
     Ok(())
 }
@@ -164,21 +139,13 @@ async fn another_payload_under_a_used_key_is_a_conflict_and_writes_nothing(given
 async fn a_key_counts_within_its_topic_and_within_a_batch(given: Given) -> Outcome {
     let fleet = given.fleet().await;
     let bus = fleet.bus();
-    let elsewhere = NewEvent {
-        topic: RESULTS,
-        ..keyed(1, "once")
-    };
-    let answers = bus
-        .publish(&[keyed(1, "once"), elsewhere, keyed(1, "once"), keyed(1, "twice")])
-        .await?;
+    let elsewhere = NewEvent { topic: RESULTS, ..keyed(1, "once") };
+    let answers = bus.publish(&[keyed(1, "once"), elsewhere, keyed(1, "once"), keyed(1, "twice")]).await?;
     let duplicates: Vec<bool> = answers.iter().map(|answer| answer.duplicate).collect();
     assert_eq!(duplicates, [false, false, true, false]);
     assert_eq!(answers[2].id, answers[0].id);
     let contradiction = bus.publish(&[event(5), keyed(1, "new"), keyed(2, "new")]).await;
-    assert!(
-        contradiction.is_err(),
-        "one batch says two things under one key: {contradiction:?}"
-    );
+    assert!(contradiction.is_err(), "one batch says two things under one key: {contradiction:?}");
     assert_eq!(contents(&*bus, &ORDERS).await?.len(), 2);
     Ok(())
 }
@@ -192,11 +159,7 @@ async fn a_key_is_free_again_after_the_window(given: Given) -> Outcome {
     fleet.advance(Duration::from_secs(1)).await;
     let second = bus.publish(&[keyed(2, "daily")]).await?[0];
     assert!(!second.duplicate && second.id != first.id);
-    assert_eq!(
-        bus.publish(&[keyed(2, "daily")]).await?[0].id,
-        second.id,
-        "the window begins anew"
-    );
+    assert_eq!(bus.publish(&[keyed(2, "daily")]).await?[0].id, second.id, "the window begins anew");
     Ok(())
 }
 
@@ -209,12 +172,7 @@ async fn every_limit_is_enforced_and_named(given: Given) -> Outcome {
         let bus = Arc::clone(&bus);
         async move {
             match bus.publish(&events).await {
-                Err(Error::LimitExceeded {
-                    limit: found,
-                    actual: size,
-                    max,
-                    ..
-                }) => {
+                Err(Error::LimitExceeded { limit: found, actual: size, max, .. }) => {
                     assert_eq!((found, size), (limit, actual));
                     assert!(max < actual);
                 }
@@ -227,19 +185,11 @@ async fn every_limit_is_enforced_and_named(given: Given) -> Outcome {
     let header = |bytes: usize| event(0).with_header(HeaderName::from_static("big"), "x".repeat(bytes - 3));
     bus.publish(&[header(8 * 1024)]).await?;
     refuse("header_bytes", 8 * 1024 + 1, vec![header(8 * 1024 + 1)]).await;
-    refused!(
-        bus.publish(&[event(0).with_header(HeaderName::from_static("id"), "7")])
-            .await,
-        Error::Invalid(_)
-    );
+    refused!(bus.publish(&[event(0).with_header(HeaderName::from_static("id"), "7")]).await, Error::Invalid(_));
     assert!(Topic::new("x".repeat(NAME_BYTES)).is_ok());
     let name = Topic::new("x".repeat(NAME_BYTES + 1)).unwrap_err();
     assert!(name.reason().contains("257") && name.reason().contains("256"), "{name}");
-    assert_eq!(
-        contents(&*bus, &ORDERS).await?.len(),
-        2,
-        "what was refused was not written"
-    );
+    assert_eq!(contents(&*bus, &ORDERS).await?.len(), 2, "what was refused was not written");
     Ok(())
 }
 

@@ -32,19 +32,12 @@ async fn reading_replays_from_any_position(given: Given) -> Outcome {
     let bus = fleet.bus();
     let published = publish(&*bus, 0..10).await?;
     let page = bus.read(&ORDERS, Start::After(published[3].position), 4).await?;
-    assert_eq!(
-        page.items.iter().map(|event| number(event)).collect::<Vec<_>>(),
-        [4, 5, 6, 7]
-    );
+    assert_eq!(page.items.iter().map(|event| number(event)).collect::<Vec<_>>(), [4, 5, 6, 7]);
     assert_eq!(page.next, published[7].position);
     let rest = bus.read(&ORDERS, Start::After(page.next), 4).await?;
     assert_eq!(rest.items.len(), 2);
     let end = bus.read(&ORDERS, Start::After(rest.next), 4).await?;
-    assert_eq!(
-        (end.items.len(), end.next),
-        (0, rest.next),
-        "the end is where the next event will follow"
-    );
+    assert_eq!((end.items.len(), end.next), (0, rest.next), "the end is where the next event will follow");
     publish(&*bus, 10..11).await?;
     assert_eq!(bus.read(&ORDERS, Start::After(end.next), 4).await?.items.len(), 1);
     Ok(())

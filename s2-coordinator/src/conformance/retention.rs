@@ -31,18 +31,14 @@ const KIB: u64 = 1024;
 
 /// Keeps about `bytes` of settled history, of any age.
 async fn keeping(given: &Given, bytes: u64) -> Box<dyn crate::conformance::harness::Fleet> {
-    given
-        .fleet_with(|config| config.topics = Retention { bytes, age: None })
-        .await
+    given.fleet_with(|config| config.topics = Retention { bytes, age: None }).await
 }
 
 /// Publishes `count` events of a kilobyte each, beginning with `first`, and settles them through `group`.
 async fn churn(bus: &dyn EventBus, group: &GroupName, first: usize, count: usize) -> Outcome {
     let subscription = bus.subscribe(&Subscribe::new(ORDERS, group.clone())).await?;
     for n in first..first + count {
-        bus.publish(&[event(n)
-            .with_subject("x".repeat(200).parse()?)
-            .with_header("pad".parse()?, "x".repeat(800))])
+        bus.publish(&[event(n).with_subject("x".repeat(200).parse()?).with_header("pad".parse()?, "x".repeat(800))])
             .await?;
         let delivery = next(&subscription).await?;
         delivery.ack().await?;
@@ -59,21 +55,14 @@ async fn trimming_never_drops_what_a_group_has_not_settled(given: Given) -> Outc
     handle(&bus.subscribe(&Subscribe::new(ORDERS, quick.clone())).await?, 3).await?;
     let held = next(&slow).await?;
     churn(&*bus, &quick, 3, 200).await?;
-    assert_eq!(
-        number(&contents(&*bus, &ORDERS).await?[0]),
-        0,
-        "what is held was dropped"
-    );
+    assert_eq!(number(&contents(&*bus, &ORDERS).await?[0]), 0, "what is held was dropped");
     drop((slow, held));
     fleet.advance(ACK_TIMEOUT).await;
     let slow = bus.subscribe(&Subscribe::new(ORDERS, "slow".parse()?)).await?;
     assert_eq!(handle(&slow, 203).await?, Vec::from_iter(0..203));
     churn(&*bus, &quick, 203, 1).await?;
     handle(&slow, 1).await?;
-    assert!(
-        contents(&*bus, &ORDERS).await?.len() < 100,
-        "what everybody has settled stays"
-    );
+    assert!(contents(&*bus, &ORDERS).await?.len() < 100, "what everybody has settled stays");
     Ok(())
 }
 
@@ -82,11 +71,7 @@ async fn settled_history_is_trimmed_by_size(given: Given) -> Outcome {
     let bus = fleet.bus();
     churn(&*bus, &WORKERS, 0, 500).await?;
     let kept = contents(&*bus, &ORDERS).await?;
-    assert!(
-        kept.len() >= 20 && kept.len() <= 70,
-        "kept {} kilobytes of 64",
-        kept.len()
-    );
+    assert!(kept.len() >= 20 && kept.len() <= 70, "kept {} kilobytes of 64", kept.len());
     assert_eq!(number(kept.last().expect("some are kept")), 499);
     let group = &bus.groups(&ORDERS).await?[0];
     assert_eq!((group.in_flight, group.returning, group.backlog), (0, 0, 0));
@@ -112,11 +97,7 @@ async fn a_start_that_was_trimmed_is_an_error(given: Given) -> Outcome {
     churn(&*bus, &WORKERS, 0, 100).await?;
     let early = Start::After(Position::new(1));
     let oldest = match bus.read(&ORDERS, early, 10).await {
-        Err(Error::NotRetained {
-            position,
-            oldest,
-            topic,
-        }) => {
+        Err(Error::NotRetained { position, oldest, topic }) => {
             assert_eq!((position, topic), (Position::new(1), ORDERS));
             oldest
         }
@@ -124,10 +105,7 @@ async fn a_start_that_was_trimmed_is_an_error(given: Given) -> Outcome {
     };
     refused!(bus.tail(&ORDERS, early).await, Error::NotRetained { .. });
     let late = Subscribe::new(ORDERS, "late".parse()?);
-    refused!(
-        bus.subscribe(&late.clone().with_start(early)).await,
-        Error::NotRetained { .. }
-    );
+    refused!(bus.subscribe(&late.clone().with_start(early)).await, Error::NotRetained { .. });
     let page = bus.read(&ORDERS, Start::Beginning, 1).await?;
     assert_eq!(page.items[0].position, oldest);
     assert_eq!(next(&bus.subscribe(&late).await?).await?.event.position, oldest);
@@ -139,9 +117,7 @@ async fn a_tail_that_lags_is_told_what_it_missed(given: Given) -> Outcome {
     let bus = fleet.bus();
     let mut tail = bus.tail(&ORDERS, Start::Now).await?;
     churn(&*bus, &WORKERS, 0, 100).await?;
-    let Err(Error::Lagged { missed, resumes_at, .. }) = tail.next().await else {
-        panic!("nothing was missed")
-    };
+    let Err(Error::Lagged { missed, resumes_at, .. }) = tail.next().await else { panic!("nothing was missed") };
     assert_eq!(resumes_at.get(), missed + 1);
     let event = within("an event", tail.next()).await?.expect("open");
     assert_eq!((event.position, number(&event) as u64), (resumes_at, missed));
@@ -172,11 +148,7 @@ async fn a_dead_letter_outlives_trimming_and_can_be_redriven(given: Given) -> Ou
     dead.dead_letter("poison").await?;
     drop(subscription);
     churn(&*bus, &WORKERS, 1, 100).await?;
-    assert_ne!(
-        contents(&*bus, &ORDERS).await?[0].id,
-        dead.event.id,
-        "the topic has forgotten it"
-    );
+    assert_ne!(contents(&*bus, &ORDERS).await?[0].id, dead.event.id, "the topic has forgotten it");
     bus.redrive(&DeadLetters::all()).await?;
     let subscription = subscribe(&*bus).await?;
     let back = next(&subscription).await?;
@@ -204,21 +176,13 @@ async fn a_group_without_consumers_lets_go_after_seven_days(given: Given) -> Out
     assert!(number(&contents(&*bus, &ORDERS).await?[0]) <= 1, "what it has not settled was dropped");
     fleet.advance(7 * DAY).await;
     churn(&*bus, &busy, 102, 100).await?;
-    let group = bus
-        .groups(&ORDERS)
-        .await?
-        .into_iter()
-        .find(|group| group.name == gone.group)
-        .expect("it is still there");
+    let group =
+        bus.groups(&ORDERS).await?.into_iter().find(|group| group.name == gone.group).expect("it is still there");
     assert!(group.expired);
     let oldest = contents(&*bus, &ORDERS).await?[0].position;
     assert!(oldest.get() > 100, "it still holds back trimming");
     let back = bus.subscribe(&gone).await?;
-    assert_eq!(
-        next(&back).await?.event.position,
-        oldest,
-        "it goes on with what is there"
-    );
+    assert_eq!(next(&back).await?.event.position, oldest, "it goes on with what is there");
     Ok(())
 }
 

@@ -33,25 +33,16 @@ async fn a_nacked_event_comes_back_after_its_delay_and_not_before(given: Given) 
     publish(&*bus, 0..2).await?;
     let subscription = subscribe(&*bus).await?;
     let delivery = next(&subscription).await?;
-    let Settled::Retrying(at) = delivery.nack(10 * SECOND).await? else {
-        panic!("the first attempt was the last")
-    };
+    let Settled::Retrying(at) = delivery.nack(10 * SECOND).await? else { panic!("the first attempt was the last") };
     assert_eq!(handle(&subscription, 1).await?, [1], "the rest goes on meanwhile");
     fleet.advance(9 * SECOND).await;
     idle(&subscription).await?;
     fleet.advance(SECOND).await;
     let again = next(&subscription).await?;
-    assert_eq!(
-        (number(&again.event), again.attempt, again.event.id),
-        (0, 2, delivery.event.id)
-    );
+    assert_eq!((number(&again.event), again.attempt, again.event.id), (0, 2, delivery.event.id));
     assert!(again.deadline >= at);
     again.nack(Duration::ZERO).await?;
-    assert_eq!(
-        next(&subscription).await?.attempt,
-        3,
-        "without a delay it comes back at once"
-    );
+    assert_eq!(next(&subscription).await?.attempt, 3, "without a delay it comes back at once");
     Ok(())
 }
 
@@ -63,14 +54,9 @@ async fn a_nack_without_a_delay_backs_off(given: Given) -> Outcome {
     for full in [SECOND, 2 * SECOND, 4 * SECOND] {
         let delivery = next(&subscription).await?;
         let now = delivery.deadline.earlier(ACK_TIMEOUT);
-        let Settled::Retrying(at) = delivery.retry("busy").await? else {
-            panic!("dead too early")
-        };
+        let Settled::Retrying(at) = delivery.retry("busy").await? else { panic!("dead too early") };
         let delay = at.since(now);
-        assert!(
-            delay >= full / 2 && delay <= full + SECOND / 2,
-            "{delay:?} is no backoff of {full:?}"
-        );
+        assert!(delay >= full / 2 && delay <= full + SECOND / 2, "{delay:?} is no backoff of {full:?}");
         fleet.advance(full).await;
     }
     Ok(())
@@ -81,11 +67,7 @@ async fn a_repeated_settle_gets_the_first_answer(given: Given) -> Outcome {
     let bus = fleet.bus();
     publish(&*bus, 0..3).await?;
     let subscription = subscribe(&*bus).await?;
-    let (acked, nacked, dead) = (
-        next(&subscription).await?,
-        next(&subscription).await?,
-        next(&subscription).await?,
-    );
+    let (acked, nacked, dead) = (next(&subscription).await?, next(&subscription).await?, next(&subscription).await?);
     let nack = nacked.nack(10 * SECOND).await?;
     let death = dead.dead_letter("no such article").await?;
     acked.ack().await?;
@@ -111,13 +93,7 @@ async fn a_settle_that_contradicts_the_first_is_refused(given: Given) -> Outcome
     refused!(first.nack(SECOND).await, Error::AlreadySettled { outcome: "acked", .. });
     refused!(first.dead_letter("late regret").await, Error::AlreadySettled { .. });
     refused!(first.extend(SECOND).await, Error::AlreadySettled { .. });
-    refused!(
-        second.ack().await,
-        Error::AlreadySettled {
-            outcome: "given back",
-            ..
-        }
-    );
+    refused!(second.ack().await, Error::AlreadySettled { outcome: "given back", .. });
     fleet.advance(SECOND).await;
     assert_eq!(number(&next(&subscription).await?.event), 1);
     idle(&subscription).await
@@ -147,12 +123,7 @@ async fn a_stale_settle_changes_nothing(given: Given) -> Outcome {
     let new = next(&quick).await?;
     assert_eq!(new.attempt, 2);
     match old.ack().await {
-        Err(Error::StaleDelivery {
-            held: 1,
-            current: Some(2),
-            group,
-            ..
-        }) => assert_eq!(group, WORKERS),
+        Err(Error::StaleDelivery { held: 1, current: Some(2), group, .. }) => assert_eq!(group, WORKERS),
         other => panic!("expected a stale delivery, got {other:?}"),
     }
     refused!(old.nack(SECOND).await, Error::StaleDelivery { .. });
@@ -232,13 +203,7 @@ async fn an_extended_delivery_stays_where_it_is(given: Given) -> Outcome {
     fleet.advance(2 * SECOND).await;
     let again = next(&free).await?;
     assert_eq!(again.attempt, 2, "extending counts no attempt");
-    refused!(
-        again.extend(Duration::from_secs(86_401)).await,
-        Error::LimitExceeded {
-            limit: "ack_timeout",
-            ..
-        }
-    );
+    refused!(again.extend(Duration::from_secs(86_401)).await, Error::LimitExceeded { limit: "ack_timeout", .. });
     Ok(())
 }
 
@@ -293,21 +258,8 @@ async fn delays_and_reasons_are_bounded(given: Given) -> Outcome {
     let subscription = bus.subscribe(&workers()).await?;
     let delivery = next(&subscription).await?;
     let month = Duration::from_secs(30 * 24 * 60 * 60);
-    refused!(
-        delivery.nack(month + SECOND).await,
-        Error::LimitExceeded { limit: "delay", .. }
-    );
-    refused!(
-        delivery.retry("x".repeat(1025)).await,
-        Error::LimitExceeded {
-            limit: "reason_bytes",
-            actual: 1025,
-            ..
-        }
-    );
-    refused!(
-        delivery.dead_letter("x".repeat(1025)).await,
-        Error::LimitExceeded { .. }
-    );
+    refused!(delivery.nack(month + SECOND).await, Error::LimitExceeded { limit: "delay", .. });
+    refused!(delivery.retry("x".repeat(1025)).await, Error::LimitExceeded { limit: "reason_bytes", actual: 1025, .. });
+    refused!(delivery.dead_letter("x".repeat(1025)).await, Error::LimitExceeded { .. });
     delivery.ack().await
 }

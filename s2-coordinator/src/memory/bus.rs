@@ -46,21 +46,11 @@ pub struct MemoryBus {
 impl MemoryBus {
     pub(super) fn new(store: MemoryStore) -> Self {
         let id = store.with(|inner| inner.fx.number());
-        Self {
-            store,
-            handle: Arc::new(Handle {
-                id,
-                closed: AtomicBool::new(false),
-            }),
-        }
+        Self { store, handle: Arc::new(Handle { id, closed: AtomicBool::new(false) }) }
     }
 
     fn open(&self) -> Result<&MemoryStore, Error> {
-        if self.handle.is_closed() {
-            Err(Error::Closed)
-        } else {
-            Ok(&self.store)
-        }
+        if self.handle.is_closed() { Err(Error::Closed) } else { Ok(&self.store) }
     }
 }
 
@@ -68,8 +58,7 @@ impl MemoryBus {
 impl Settle for MemoryBus {
     #[instrument(level = "trace", skip_all, fields(position = %receipt.position()))]
     async fn settle(&self, receipt: &Receipt, settlement: Settlement) -> Result<Settled, Error> {
-        self.store
-            .with(|inner| inner.topics.settle(receipt, settlement, &mut inner.fx))
+        self.store.with(|inner| inner.topics.settle(receipt, settlement, &mut inner.fx))
     }
 
     #[instrument(level = "trace", skip_all, fields(position = %receipt.position()))]
@@ -94,12 +83,7 @@ impl EventBus for MemoryBus {
             inner.topics.subscribe(how, self.handle.id, &mut inner.fx)
         })?;
         let (handle, settle) = (Arc::clone(&self.handle), Arc::new(self.clone()));
-        Ok(Subscription::new(MemoryConsumer::new(
-            store.clone(),
-            settle,
-            handle,
-            origin,
-        )))
+        Ok(Subscription::new(MemoryConsumer::new(store.clone(), settle, handle, origin)))
     }
 
     #[instrument(level = "debug", skip_all, fields(%topic))]
@@ -110,12 +94,7 @@ impl EventBus for MemoryBus {
             inner.begin(topic, start)
         })?;
         let (store, handle, topic) = (store.clone(), Arc::clone(&self.handle), topic.clone());
-        Ok(Tail::new(MemoryTail {
-            store,
-            handle,
-            topic,
-            next,
-        }))
+        Ok(Tail::new(MemoryTail { store, handle, topic, next }))
     }
 
     #[instrument(level = "debug", skip_all, fields(%topic))]
@@ -125,9 +104,7 @@ impl EventBus for MemoryBus {
         store.with(|inner| {
             let from = inner.begin(topic, start)?;
             let items = inner.events(topic, from, limit);
-            let next = items
-                .last()
-                .map_or(Position::new(from.get() - 1), |event| event.position);
+            let next = items.last().map_or(Position::new(from.get() - 1), |event| event.position);
             Ok(Page { items, next })
         })
     }
@@ -138,13 +115,11 @@ impl EventBus for MemoryBus {
 
     #[instrument(level = "debug", skip_all, fields(%topic, %group))]
     async fn remove_group(&self, topic: &Topic, group: &GroupName) -> Result<bool, Error> {
-        self.open()?
-            .with(|inner| Ok(inner.topics.remove_group(topic, group, &mut inner.fx)))
+        self.open()?.with(|inner| Ok(inner.topics.remove_group(topic, group, &mut inner.fx)))
     }
 
     async fn dead_letters(&self, which: &DeadLetters) -> Result<Vec<DeadLetter>, Error> {
-        self.open()?
-            .with(|inner| inner.topics.dead_letters(which, &mut inner.fx))
+        self.open()?.with(|inner| inner.topics.dead_letters(which, &mut inner.fx))
     }
 
     #[instrument(level = "debug", skip_all)]

@@ -30,13 +30,7 @@ pub(super) struct MemoryConsumer {
 
 impl MemoryConsumer {
     pub(super) fn new(store: MemoryStore, settle: Arc<dyn Settle>, handle: Arc<Handle>, origin: Origin) -> Self {
-        Self {
-            store,
-            settle,
-            handle,
-            origin: Arc::new(origin),
-            closed: AtomicBool::new(false),
-        }
+        Self { store, settle, handle, origin: Arc::new(origin), closed: AtomicBool::new(false) }
     }
 
     fn is_closed(&self) -> bool {
@@ -44,35 +38,23 @@ impl MemoryConsumer {
     }
 
     fn take_now(&self, inner: &mut Inner, max: usize) -> Result<Vec<Handed>, Error> {
-        inner
-            .topics
-            .take(&self.origin, max, &mut inner.fx)
-            .ok_or_else(|| self.gone())
+        inner.topics.take(&self.origin, max, &mut inner.fx).ok_or_else(|| self.gone())
     }
 
     fn gone(&self) -> Error {
         let Origin { topic, group, .. } = &*self.origin;
-        Error::UnknownGroup {
-            topic: topic.clone(),
-            group: group.clone(),
-        }
+        Error::UnknownGroup { topic: topic.clone(), group: group.clone() }
     }
 
     fn delivery(&self, handed: Handed) -> Delivery {
-        let Handed {
-            event,
-            attempt,
-            delivery,
-            deadline,
-        } = handed;
+        let Handed { event, attempt, delivery, deadline } = handed;
         let receipt = Receipt::new(Arc::clone(&self.origin), event.position, delivery);
         Delivery::new(event, attempt, deadline, receipt, Arc::clone(&self.settle))
     }
 
     fn leave(&self) {
         if !self.closed.swap(true, Ordering::AcqRel) {
-            self.store
-                .with(|inner| inner.topics.leave_one(&self.origin, &mut inner.fx));
+            self.store.with(|inner| inner.topics.leave_one(&self.origin, &mut inner.fx));
         }
     }
 }
@@ -86,12 +68,7 @@ impl Drop for MemoryConsumer {
 #[async_trait]
 impl Consumer for MemoryConsumer {
     async fn next(&self) -> Result<Option<Delivery>, Error> {
-        Ok(Next {
-            consumer: self,
-            ticket: None,
-        }
-        .await?
-        .map(|handed| self.delivery(handed)))
+        Ok(Next { consumer: self, ticket: None }.await?.map(|handed| self.delivery(handed)))
     }
 
     async fn take(&self, max: usize) -> Result<Vec<Delivery>, Error> {
@@ -132,9 +109,7 @@ impl Future for Next<'_> {
                     Poll::Pending
                 }
                 answer => {
-                    self.ticket
-                        .take()
-                        .map(|ticket| inner.topics.stop_waiting(&consumer.origin, ticket));
+                    self.ticket.take().map(|ticket| inner.topics.stop_waiting(&consumer.origin, ticket));
                     Poll::Ready(answer)
                 }
             }

@@ -100,9 +100,7 @@ impl JournalLog {
 
     fn is_aged(&self, now: Timestamp) -> bool {
         let front = self.entries.front();
-        front
-            .zip(self.retention.age)
-            .is_some_and(|(entry, age)| now.since(entry.time) > age)
+        front.zip(self.retention.age).is_some_and(|(entry, age)| now.since(entry.time) > age)
     }
 
     /// Drops the oldest entries, an eighth of what is kept at a time, and says so in an entry of its own.
@@ -120,9 +118,7 @@ impl JournalLog {
         if dropped > 0 {
             let through = self.first.get() - 1;
             self.push(
-                Record::new("journal", "trim", "s2.journal")
-                    .with("through", through)
-                    .with("entries", dropped),
+                Record::new("journal", "trim", "s2.journal").with("through", through).with("entries", dropped),
                 now,
             );
         }

@@ -37,15 +37,7 @@ pub(super) struct Member {
 
 impl Member {
     pub(super) fn new(name: ConsumerName, bus: u64, prefetch: usize, ack_timeout: Duration) -> Self {
-        Self {
-            name,
-            bus,
-            prefetch,
-            ack_timeout,
-            open: true,
-            in_flight: 0,
-            suspects: 0,
-        }
+        Self { name, bus, prefetch, ack_timeout, open: true, in_flight: 0, suspects: 0 }
     }
 }
 
@@ -247,11 +239,7 @@ impl GroupState {
         if !member.open || member.in_flight >= member.prefetch {
             return None;
         }
-        let suspect = if member.suspects == 0 {
-            self.suspects.first()
-        } else {
-            None
-        };
+        let suspect = if member.suspects == 0 { self.suspects.first() } else { None };
         let returning = match (self.ready.first(), suspect) {
             (Some(ready), Some(suspect)) => Some(*ready.min(suspect)),
             (ready, suspect) => ready.or(suspect).copied(),
@@ -276,12 +264,7 @@ impl GroupState {
         slot.consumer = consumer;
         slot.since = now;
         slot.state = State::InFlight { deadline };
-        let handed = Handed {
-            event,
-            attempt: slot.attempts(),
-            delivery: slot.delivery,
-            deadline,
-        };
+        let handed = Handed { event, attempt: slot.attempts(), delivery: slot.delivery, deadline };
         let suspect = usize::from(slot.suspect);
         self.hold(consumer, suspect);
         self.due.insert((deadline, position));
@@ -338,17 +321,9 @@ impl GroupState {
         }
         let Some(slot) = self.slot(position) else {
             let topic = receipt.origin().topic.clone();
-            return Err(Error::NotRetained {
-                topic,
-                position,
-                oldest: self.first,
-            });
+            return Err(Error::NotRetained { topic, position, oldest: self.first });
         };
-        let failure = slot
-            .history
-            .iter()
-            .rev()
-            .find(|failure| failure.attempt.delivery == receipt.delivery());
+        let failure = slot.history.iter().rev().find(|failure| failure.attempt.delivery == receipt.delivery());
         if let Some(Failure { attempt, death }) = failure {
             match (&attempt.end, death) {
                 (AttemptEnd::Nacked { .. } | AttemptEnd::Refused { .. }, Some(id)) => {
@@ -402,8 +377,7 @@ impl GroupState {
 
     /// Whether the current delivery of `position` is the last one.
     pub(super) fn is_last_attempt(&self, position: Position) -> bool {
-        self.slot(position)
-            .is_some_and(|slot| slot.attempts() >= self.deliveries)
+        self.slot(position).is_some_and(|slot| slot.attempts() >= self.deliveries)
     }
 
     /// How often the current delivery of `position` has been tried.
@@ -414,15 +388,9 @@ impl GroupState {
     /// Who handles or handled the current delivery.
     fn handler(&self, position: Position) -> ConsumerName {
         let slot = self.slot(position);
-        let member = slot
-            .and_then(|slot| self.members.get(&slot.consumer))
-            .map(|member| member.name.clone());
-        let last = slot
-            .and_then(|slot| slot.history.last())
-            .map(|failure| failure.attempt.consumer.clone());
-        member
-            .or(last)
-            .unwrap_or_else(|| label(slot.map_or(0, |slot| slot.consumer)))
+        let member = slot.and_then(|slot| self.members.get(&slot.consumer)).map(|member| member.name.clone());
+        let last = slot.and_then(|slot| slot.history.last()).map(|failure| failure.attempt.consumer.clone());
+        member.or(last).unwrap_or_else(|| label(slot.map_or(0, |slot| slot.consumer)))
     }
 
     /// Ends the current delivery without success. A settle that came late, but in time, replaces the time-out.
@@ -439,14 +407,7 @@ impl GroupState {
 
     /// Ends the current delivery without success; the event returns at `at`.
     pub(super) fn give_back(&mut self, position: Position, now: Timestamp, at: Timestamp, reason: Option<Text>) {
-        self.fail(
-            position,
-            now,
-            AttemptEnd::Nacked {
-                reason,
-                retry_at: Some(at),
-            },
-        );
+        self.fail(position, now, AttemptEnd::Nacked { reason, retry_at: Some(at) });
         if at <= now {
             return self.ready_again(position, false);
         }
@@ -475,10 +436,7 @@ impl GroupState {
     pub(super) fn last_words(&self, position: Position, log: &Log) -> Option<(Arc<Event>, Vec<Attempt>)> {
         let event = self.event(position, log)?;
         let slot = self.slot(position)?;
-        let lived = slot
-            .history
-            .iter()
-            .filter(|failure| failure.attempt.delivery > slot.born);
+        let lived = slot.history.iter().filter(|failure| failure.attempt.delivery > slot.born);
         Some((event, lived.map(|failure| failure.attempt.clone()).collect()))
     }
 
@@ -532,11 +490,7 @@ impl GroupState {
                 continue;
             }
             let is_there = self.members.get(&slot.consumer).is_some_and(|member| member.open);
-            let end = if is_there {
-                AttemptEnd::TimedOut
-            } else {
-                AttemptEnd::Lost
-            };
+            let end = if is_there { AttemptEnd::TimedOut } else { AttemptEnd::Lost };
             if self.is_last_attempt(position) {
                 self.give_up(position, at, end);
                 dying.push(position);
@@ -562,11 +516,7 @@ impl GroupState {
         let mut wakers = Vec::new();
         let mut waiting = std::mem::take(&mut self.waiting);
         while wakers.len() < most && !waiting.is_empty() {
-            let qualifies = |consumer| {
-                self.members
-                    .get(&consumer)
-                    .is_some_and(|m| self.offer(m, log).is_some())
-            };
+            let qualifies = |consumer| self.members.get(&consumer).is_some_and(|m| self.offer(m, log).is_some());
             let Some(waker) = waiting.first(qualifies) else {
                 break;
             };
@@ -585,10 +535,7 @@ impl GroupState {
                 self.unindex(position);
             }
             match self.slots.pop_front() {
-                Some(Slot {
-                    state: State::Settled(_),
-                    ..
-                }) => {}
+                Some(Slot { state: State::Settled(_), .. }) => {}
                 _ => lost += u64::from(!self.revived.contains_key(&position)),
             }
             self.first = position.next();

@@ -67,10 +67,7 @@ impl InboxState {
             .with("id", id.get())
             .with("by", resolution.by.clone())
             .with("decision", resolution.decision.clone())
-            .with(
-                "waited_ms",
-                u64::try_from(fx.now.since(escalation.raised).as_millis()).unwrap_or(u64::MAX),
-            )
+            .with("waited_ms", u64::try_from(fx.now.since(escalation.raised).as_millis()).unwrap_or(u64::MAX))
             .with_trace(escalation.trace);
         fx.journal(record);
         self.resolved.insert(id, (fx.now, resolution));
@@ -101,17 +98,13 @@ impl Inbox for MemoryInbox {
         self.store.config().limits.check_page(limit)?;
         let pending = self.store.with(|inner| {
             let following = inner.inbox.pending.range(after.next()..);
-            following
-                .take(limit)
-                .map(|(_, escalation)| escalation.clone())
-                .collect()
+            following.take(limit).map(|(_, escalation)| escalation.clone()).collect()
         });
         Ok(pending)
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(%id, by = %resolution.by))]
     async fn resolve(&self, id: EscalationId, resolution: Resolution) -> Result<(), Error> {
-        self.store
-            .with(|inner| inner.inbox.resolve(id, resolution, &mut inner.fx))
+        self.store.with(|inner| inner.inbox.resolve(id, resolution, &mut inner.fx))
     }
 }

@@ -30,11 +30,7 @@ impl Journal for MemoryJournal {
             let (journal, from) = (&inner.fx.journal, after.next());
             let oldest = journal.first();
             if from < oldest {
-                return Err(Error::NotRetained {
-                    topic: Topic::JOURNAL,
-                    position: after,
-                    oldest,
-                });
+                return Err(Error::NotRetained { topic: Topic::JOURNAL, position: after, oldest });
             }
             let items: Vec<Entry> = journal.from(from, limit).cloned().collect();
             let next = items.last().map_or(after, |entry| entry.position);
@@ -43,8 +39,6 @@ impl Journal for MemoryJournal {
     }
 
     async fn start(&self) -> Result<Position, Error> {
-        Ok(self
-            .store
-            .with(|inner| Position::new(inner.fx.journal.first().get() - 1)))
+        Ok(self.store.with(|inner| Position::new(inner.fx.journal.first().get() - 1)))
     }
 }

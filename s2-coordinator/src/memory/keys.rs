@@ -42,18 +42,7 @@ impl Keys {
     ) {
         self.bytes += weight(&key);
         self.by_age.push_back((now, key.clone()));
-        if self
-            .used
-            .insert(
-                key.clone(),
-                Used {
-                    fingerprint,
-                    published,
-                    at: now,
-                },
-            )
-            .is_some()
-        {
+        if self.used.insert(key.clone(), Used { fingerprint, published, at: now }).is_some() {
             // A key that is used anew after its window stands twice in `by_age`; its older mention is void.
             self.bytes -= weight(&key);
         }

@@ -31,12 +31,7 @@ pub(super) struct Log {
 impl Log {
     /// An empty log whose first event follows `after`.
     pub(super) fn new(after: Position) -> Self {
-        Self {
-            events: VecDeque::new(),
-            first: after.next(),
-            total_bytes: 0,
-            trimmed_bytes: 0,
-        }
+        Self { events: VecDeque::new(), first: after.next(), total_bytes: 0, trimmed_bytes: 0 }
     }
 
     /// The position of the oldest event, or of the next one when there is none.
@@ -65,11 +60,7 @@ impl Log {
 
     pub(super) fn push(&mut self, event: Arc<Event>, now: Timestamp) {
         self.total_bytes += weight(&event);
-        self.events.push_back(Stored {
-            event,
-            recorded: now,
-            through_bytes: self.total_bytes,
-        });
+        self.events.push_back(Stored { event, recorded: now, through_bytes: self.total_bytes });
     }
 
     pub(super) fn get(&self, position: Position) -> Option<&Arc<Event>> {
@@ -80,10 +71,7 @@ impl Log {
     /// At most `limit` events from `from` on, which is not before the first.
     pub(super) fn from(&self, from: Position, limit: usize) -> impl Iterator<Item = &Arc<Event>> {
         let skip = usize::try_from(from.get() - self.first.get()).unwrap_or(usize::MAX);
-        self.events
-            .range(skip.min(self.events.len())..)
-            .take(limit)
-            .map(|stored| &stored.event)
+        self.events.range(skip.min(self.events.len())..).take(limit).map(|stored| &stored.event)
     }
 
     /// Bytes of the events that are retained.
@@ -96,10 +84,7 @@ impl Log {
         let nth = (position.get() + 1).saturating_sub(self.first.get());
         let before = match usize::try_from(nth).ok().and_then(|nth| nth.checked_sub(1)) {
             None => self.trimmed_bytes,
-            Some(last) => self
-                .events
-                .get(last)
-                .map_or(self.total_bytes, |stored| stored.through_bytes),
+            Some(last) => self.events.get(last).map_or(self.total_bytes, |stored| stored.through_bytes),
         };
         self.total_bytes - before
     }
@@ -122,10 +107,6 @@ impl Log {
 pub(super) fn weight(event: &Event) -> u64 {
     let subject = event.subject.as_ref().map_or(0, |subject| subject.as_str().len());
     let key = event.idempotency_key.as_ref().map_or(0, |key| key.as_str().len());
-    let headers: usize = event
-        .headers
-        .iter()
-        .map(|(name, value)| 48 + name.as_str().len() + value.len())
-        .sum();
+    let headers: usize = event.headers.iter().map(|(name, value)| 48 + name.as_str().len() + value.len()).sum();
     OVERHEAD + (event.data.len() + subject + key + headers) as u64
 }

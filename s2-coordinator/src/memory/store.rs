@@ -92,11 +92,7 @@ impl MemoryStore {
 
     /// An empty fleet with settings of its own.
     pub fn builder() -> MemoryStoreBuilder {
-        MemoryStoreBuilder {
-            config: Config::default(),
-            clock: None,
-            seed: None,
-        }
+        MemoryStoreBuilder { config: Config::default(), clock: None, seed: None }
     }
 
     /// A bus of this fleet. Each call makes another handle, which can be closed on its own.
@@ -239,8 +235,6 @@ impl MemoryStoreBuilder {
             config,
             rearm: Arc::new(Notify::new()),
         };
-        MemoryStore {
-            shared: Arc::new(shared),
-        }
+        MemoryStore { shared: Arc::new(shared) }
     }
 }

@@ -31,11 +31,7 @@ pub(super) trait Readable {
             Start::Beginning => Ok(oldest),
             Start::Now => Ok(self.end(topic)),
             Start::After(position) if position.next() >= oldest => Ok(position.next()),
-            Start::After(_) => Err(Error::NotRetained {
-                topic: topic.clone(),
-                position: after(start),
-                oldest,
-            }),
+            Start::After(_) => Err(Error::NotRetained { topic: topic.clone(), position: after(start), oldest }),
         }
     }
 }
@@ -45,28 +41,19 @@ impl Readable for Inner {
         if *topic == Topic::JOURNAL {
             return self.fx.journal.first();
         }
-        self.topics
-            .get(topic)
-            .map_or(self.topics.unused(), |topic| topic.log.first())
+        self.topics.get(topic).map_or(self.topics.unused(), |topic| topic.log.first())
     }
 
     fn end(&self, topic: &Topic) -> Position {
         if *topic == Topic::JOURNAL {
             return self.fx.journal.end();
         }
-        self.topics
-            .get(topic)
-            .map_or(self.topics.unused(), |topic| topic.log.end())
+        self.topics.get(topic).map_or(self.topics.unused(), |topic| topic.log.end())
     }
 
     fn events(&self, topic: &Topic, from: Position, limit: usize) -> Vec<Arc<Event>> {
         if *topic == Topic::JOURNAL {
-            return self
-                .fx
-                .journal
-                .from(from, limit)
-                .map(|entry| Arc::new(entry.to_event()))
-                .collect();
+            return self.fx.journal.from(from, limit).map(|entry| Arc::new(entry.to_event())).collect();
         }
         let topic = self.topics.get(topic);
         topic.map_or_else(Vec::new, |topic| topic.log.from(from, limit).map(Arc::clone).collect())
@@ -94,12 +81,7 @@ pub(super) struct MemoryTail {
 #[async_trait]
 impl Follow for MemoryTail {
     async fn follow(&mut self, max: usize) -> Result<Vec<Arc<Event>>, Error> {
-        Following {
-            tail: self,
-            max,
-            ticket: None,
-        }
-        .await
+        Following { tail: self, max, ticket: None }.await
     }
 }
 
@@ -110,11 +92,7 @@ impl MemoryTail {
         if self.next < oldest {
             let missed = oldest.get() - self.next.get();
             self.next = oldest;
-            return Err(Error::Lagged {
-                topic: self.topic.clone(),
-                missed,
-                resumes_at: oldest,
-            });
+            return Err(Error::Lagged { topic: self.topic.clone(), missed, resumes_at: oldest });
         }
         let events = inner.events(&self.topic, self.next, max);
         if let Some(last) = events.last() {
@@ -159,9 +137,7 @@ impl Future for Following<'_> {
 impl Drop for Following<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            self.tail
-                .store
-                .with(|inner| inner.tails(&self.tail.topic).map(|tails| tails.remove(ticket)).ok());
+            self.tail.store.with(|inner| inner.tails(&self.tail.topic).map(|tails| tails.remove(ticket)).ok());
         }
     }
 }

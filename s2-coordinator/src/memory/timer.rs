@@ -51,10 +51,7 @@ pub(super) fn ensure(shared: &Arc<Shared>, inner: &mut Inner) -> Result<(), Erro
         return Ok(());
     }
     let runtime = Handle::try_current().map_err(|_| Error::NoRuntime)?;
-    inner.timer = Timer {
-        running: true,
-        asleep_until: Timestamp::EPOCH,
-    };
+    inner.timer = Timer { running: true, asleep_until: Timestamp::EPOCH };
     runtime.spawn(keep_time(Arc::downgrade(shared), Arc::clone(&shared.rearm)));
     Ok(())
 }

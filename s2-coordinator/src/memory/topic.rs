@@ -42,11 +42,7 @@ impl TopicState {
 
     /// Everything up to here is settled by every group that still counts.
     fn safe(&self) -> Position {
-        let floors = self
-            .groups
-            .values()
-            .filter(|group| !group.expired)
-            .map(GroupState::floor);
+        let floors = self.groups.values().filter(|group| !group.expired).map(GroupState::floor);
         floors.min().unwrap_or(Position::new(self.log.end().get() - 1))
     }
 
@@ -85,21 +81,14 @@ impl TopicState {
     /// Drops settled history that exceeds the retention, an eighth at a time, and says so in the journal.
     pub(super) fn trim(&mut self, fx: &mut Effects) {
         let (retention, now) = (fx.config.topics, fx.now);
-        let aged = |oldest: Option<Timestamp>| {
-            oldest
-                .zip(retention.age)
-                .is_some_and(|(oldest, age)| now.since(oldest) >= age)
-        };
+        let aged =
+            |oldest: Option<Timestamp>| oldest.zip(retention.age).is_some_and(|(oldest, age)| now.since(oldest) >= age);
         let full = self.log.bytes() > retention.bytes;
         if !full && !aged(self.log.oldest()) {
             return;
         }
         self.expire_groups(fx);
-        let room = if full {
-            retention.bytes - retention.bytes / 8
-        } else {
-            retention.bytes
-        };
+        let room = if full { retention.bytes - retention.bytes / 8 } else { retention.bytes };
         let (safe, before) = (self.safe(), self.log.first());
         while !self.log.is_empty() && self.log.first() <= safe && (self.log.bytes() > room || aged(self.log.oldest())) {
             self.log.pop();
@@ -110,20 +99,14 @@ impl TopicState {
                 group.forget_below(first);
             }
             let record = Record::new("bus", "trim", self.name.to_text());
-            fx.journal(
-                record
-                    .with("through", first.get() - 1)
-                    .with("events", first.get() - before.get()),
-            );
+            fx.journal(record.with("through", first.get() - 1).with("events", first.get() - before.get()));
         }
     }
 
     /// Lets groups that have been alone for long go of the floor.
     pub(super) fn expire_groups(&mut self, fx: &mut Effects) {
         for (name, group) in &mut self.groups {
-            let alone = group
-                .idle_since
-                .is_some_and(|since| fx.now.since(since) >= fx.config.group_expiry);
+            let alone = group.idle_since.is_some_and(|since| fx.now.since(since) >= fx.config.group_expiry);
             if alone && !group.expired {
                 group.expired = true;
                 let backlog = self.log.end().get() - group.cursor().get();
@@ -170,19 +153,11 @@ impl TopicState {
     /// When something is due here next, whether or not anybody calls.
     pub(super) fn next_due(&self, config: &Config) -> Option<Timestamp> {
         let deliveries = self.groups.values().filter_map(GroupState::next_due);
-        let alone = self
-            .groups
-            .values()
-            .filter(|group| !group.expired)
-            .filter_map(|group| group.idle_since);
+        let alone = self.groups.values().filter(|group| !group.expired).filter_map(|group| group.idle_since);
         let oldest = self.log.oldest().filter(|_| self.log.first() <= self.safe());
         let aged = oldest.zip(config.topics.age).map(|(oldest, age)| oldest + age);
         let keys = self.keys.oldest().map(|at| at + config.idempotency_window);
-        deliveries
-            .chain(alone.map(|since| since + config.group_expiry))
-            .chain(aged)
-            .chain(keys)
-            .min()
+        deliveries.chain(alone.map(|since| since + config.group_expiry)).chain(aged).chain(keys).min()
     }
 
     /// Whether nothing would be lost if the topic were forgotten.

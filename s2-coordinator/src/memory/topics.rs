@@ -53,14 +53,8 @@ impl Topics {
     /// The topic of this name, made where there is none.
     pub(super) fn topic(&mut self, name: &Topic, fx: &Effects) -> Result<&mut TopicState, Error> {
         if !self.topics.contains_key(name) {
-            check(
-                "topics",
-                || "the fleet".into(),
-                self.topics.len() + 1,
-                fx.config.limits.topics,
-            )?;
-            self.topics
-                .insert(name.clone(), TopicState::new(name.clone(), self.forgotten));
+            check("topics", || "the fleet".into(), self.topics.len() + 1, fx.config.limits.topics)?;
+            self.topics.insert(name.clone(), TopicState::new(name.clone(), self.forgotten));
         }
         self.topics.get_mut(name).ok_or(Error::Closed)
     }
@@ -74,10 +68,7 @@ impl Topics {
             let answer = match plan {
                 Plan::Write(fingerprint) => self.write(event, fingerprint, fx)?,
                 Plan::Duplicate(original) => original,
-                Plan::Repeats(nth) => Published {
-                    duplicate: true,
-                    ..answers[nth]
-                },
+                Plan::Repeats(nth) => Published { duplicate: true, ..answers[nth] },
             };
             answers.push(answer);
         }
@@ -125,15 +116,11 @@ impl Topics {
             Err(Error::IdempotencyConflict { topic, key, original })
         };
         let window = fx.config.idempotency_window;
-        let used = self
-            .topics
-            .get(&event.topic)
-            .and_then(|topic| topic.keys.get(key, fx.now, window));
+        let used = self.topics.get(&event.topic).and_then(|topic| topic.keys.get(key, fx.now, window));
         match (used, earlier) {
-            (Some(used), _) if used.fingerprint == fingerprint => Ok(Plan::Duplicate(Published {
-                duplicate: true,
-                ..used.published
-            })),
+            (Some(used), _) if used.fingerprint == fingerprint => {
+                Ok(Plan::Duplicate(Published { duplicate: true, ..used.published }))
+            }
             (Some(used), _) => conflict(used.published.id),
             (None, Some((nth, same))) if same == fingerprint => Ok(Plan::Repeats(nth)),
             (None, Some(_)) => Err(Invalid::new(
@@ -155,11 +142,7 @@ impl Topics {
         let id = EventId::random(&mut fx.random);
         let topic = self.topic(&new.topic, fx)?;
         let position = topic.log.end();
-        let published = Published {
-            id,
-            position,
-            duplicate: false,
-        };
+        let published = Published { id, position, duplicate: false };
         if let (Some(key), Some(fingerprint)) = (&new.idempotency_key, fingerprint) {
             topic.keys.insert(key.clone(), fingerprint, published, fx.now);
         }
@@ -186,27 +169,16 @@ impl Topics {
         let (limits, groups) = (fx.config.limits.clone(), fx.config.limits.groups);
         let topic = self.topic(&how.topic, fx)?;
         if !topic.groups.contains_key(&how.group) {
-            check(
-                "groups",
-                || format!("topic {}", how.topic),
-                topic.groups.len() + 1,
-                groups,
-            )?;
+            check("groups", || format!("topic {}", how.topic), topic.groups.len() + 1, groups)?;
             let oldest = topic.log.first();
             let Some(first) = topic.log.begin(how.start) else {
                 let position = after(how.start);
-                return Err(Error::NotRetained {
-                    topic: how.topic.clone(),
-                    position,
-                    oldest,
-                });
+                return Err(Error::NotRetained { topic: how.topic.clone(), position, oldest });
             };
             let first = first.min(topic.log.end());
             let incarnation = fx.number();
             let deliveries = fx.config.deliveries;
-            topic
-                .groups
-                .insert(how.group.clone(), GroupState::new(incarnation, first, deliveries));
+            topic.groups.insert(how.group.clone(), GroupState::new(incarnation, first, deliveries));
             let record = Record::new("bus", "group_created", how.topic.to_text())
                 .with("group", how.group.to_text())
                 .with("incarnation", incarnation)
@@ -221,17 +193,9 @@ impl Topics {
             return Err(Error::Closed);
         };
         group.deliveries = how.deliveries.unwrap_or(group.deliveries);
-        group.join(
-            consumer,
-            Member::new(name, bus, how.prefetch.min(limits.prefetch), timeout),
-        );
+        group.join(consumer, Member::new(name, bus, how.prefetch.min(limits.prefetch), timeout));
         let (topic, group, incarnation) = (how.topic.clone(), how.group.clone(), group.incarnation);
-        Ok(Origin {
-            topic,
-            group,
-            incarnation,
-            consumer,
-        })
+        Ok(Origin { topic, group, incarnation, consumer })
     }
 
     /// The topic of an origin, if its group is still the one that it names.
@@ -346,9 +310,7 @@ impl Topics {
 
     /// Removes a waiter of a group and says whether it was still queued.
     pub(super) fn stop_waiting(&mut self, origin: &Origin, ticket: Ticket) -> bool {
-        let group = self
-            .locate(origin)
-            .and_then(|(topic, _)| topic.groups.get_mut(&origin.group));
+        let group = self.locate(origin).and_then(|(topic, _)| topic.groups.get_mut(&origin.group));
         group.is_some_and(|group| group.waiting.remove(ticket))
     }
 
@@ -376,11 +338,7 @@ impl Topics {
         let Some(topic) = self.topics.get(topic) else {
             return Vec::new();
         };
-        topic
-            .groups
-            .iter()
-            .map(|(name, group)| group.describe(name.clone(), &topic.log))
-            .collect()
+        topic.groups.iter().map(|(name, group)| group.describe(name.clone(), &topic.log)).collect()
     }
 
     /// Ends the subscriptions of a consumer, or of a whole bus.
@@ -441,22 +399,14 @@ impl Topics {
         check_selection(which, fx)?;
         self.sweep(fx);
         let ids = self.dead.select(which);
-        Ok(ids
-            .iter()
-            .filter_map(|id| self.dead.graves.get(id))
-            .map(|grave| grave.letter.clone())
-            .collect())
+        Ok(ids.iter().filter_map(|id| self.dead.graves.get(id)).map(|grave| grave.letter.clone()).collect())
     }
 
     pub(super) fn redrive(&mut self, which: &DeadLetters, fx: &mut Effects) -> Result<Vec<Redriven>, Error> {
         check_selection(which, fx)?;
         self.sweep(fx);
-        let mut answers: Vec<Redriven> = self
-            .dead
-            .select(which)
-            .into_iter()
-            .map(|id| Redriven { id, duplicate: false })
-            .collect();
+        let mut answers: Vec<Redriven> =
+            self.dead.select(which).into_iter().map(|id| Redriven { id, duplicate: false }).collect();
         for &id in &which.ids {
             if answers.iter().any(|answer| answer.id == id) {
                 continue;
@@ -467,10 +417,7 @@ impl Topics {
             answers.push(Redriven { id, duplicate: true });
         }
         answers.sort_by_key(|answer| answer.id);
-        let fresh = answers
-            .iter()
-            .filter(|answer| !answer.duplicate)
-            .map(|answer| answer.id);
+        let fresh = answers.iter().filter(|answer| !answer.duplicate).map(|answer| answer.id);
         let fresh: Vec<DeadLetterId> = fresh.collect();
         fresh.iter().try_for_each(|id| self.check_home(*id))?;
         fresh.iter().for_each(|id| self.redrive_one(*id, fx));
@@ -485,10 +432,7 @@ impl Topics {
         let topic = self.topics.get(&letter.event.topic);
         match topic.and_then(|topic| topic.groups.get(&letter.group)) {
             Some(group) if group.incarnation == *incarnation => Ok(()),
-            _ => Err(Error::UnknownGroup {
-                topic: letter.event.topic.clone(),
-                group: letter.group.clone(),
-            }),
+            _ => Err(Error::UnknownGroup { topic: letter.event.topic.clone(), group: letter.group.clone() }),
         }
     }
 
@@ -542,12 +486,7 @@ fn check_settlement(settlement: &Settlement, fx: &Effects) -> Result<(), Error> 
 fn check_selection(which: &DeadLetters, fx: &Effects) -> Result<(), Error> {
     let limits = &fx.config.limits;
     limits.check_page(which.limit)?;
-    check(
-        "batch",
-        || "a selection of dead letters".into(),
-        which.ids.len(),
-        limits.batch,
-    )
+    check("batch", || "a selection of dead letters".into(), which.ids.len(), limits.batch)
 }
 
 /// Ends what is due in one group.

@@ -1,0 +1,59 @@
+//! A bus of your own, proven by the suites of S².
+//!
+//! `cargo run --example third_party_bus`
+//!
+//! `bus.rs` is a bus that somebody else might write: it publishes, delivers to groups and acks, and promises no more
+//! than that. The ten lines that follow run every case that these promises select, and show which were left out.
+
+mod bus;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use s2_coordinator::conformance::{Backend, Fleet, Guarantee, run};
+use s2_coordinator::{Config, EventBus, Inbox, Journal, MemoryStore};
+
+use crate::bus::TinyBus;
+
+#[derive(Debug)]
+struct Tiny;
+
+#[async_trait]
+impl Backend for Tiny {
+    async fn fleet(&self, _: Config) -> Box<dyn Fleet> {
+        Box::new(TinyBus::default())
+    }
+
+    fn guarantees(&self) -> &[Guarantee] {
+        &[Guarantee::Replay]
+    }
+}
+
+#[async_trait]
+impl Fleet for TinyBus {
+    fn bus(&self) -> Arc<dyn EventBus> {
+        Arc::new(self.another())
+    }
+
+    // Neither is promised, so no case asks for them.
+    fn inbox(&self) -> Arc<dyn Inbox> {
+        Arc::new(MemoryStore::new().inbox())
+    }
+
+    fn journal(&self) -> Arc<dyn Journal> {
+        Arc::new(MemoryStore::new().journal())
+    }
+
+    async fn advance(&self, by: Duration) {
+        tokio::time::sleep(by).await;
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let report = run(Arc::new(Tiny)).await;
+    println!("{report}");
+    assert!(report.failed.is_empty(), "the bus does not keep what it promises");
+    assert!(report.passed.len() >= 20, "cases are missing");
+}

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Every check of the project. `--full` has the counts that a release needs; without it, those for every change.
+#
+# On a fresh machine it installs what it can (rustfmt and clippy, through rustup) and says what else to install.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+case "${1:-}" in
+  "") ;;
+  --full) export S2_FULL=1 ;;
+  *) echo "usage: tests/run.sh [--full]" >&2; exit 2 ;;
+esac
+
+step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
+fail() { printf 'FAILED: %s\n' "$1" >&2; exit 1; }
+
+step "tools"
+command -v cargo >/dev/null || fail "cargo is missing: install Rust 1.95 or newer from https://rustup.rs"
+command -v cc >/dev/null || fail "a C linker is missing: install gcc or clang (Debian: apt-get install gcc libc6-dev)"
+for component in rustfmt clippy; do
+  cargo "${component/rust/}" --version >/dev/null 2>&1 || rustup component add "$component" ||
+    fail "$component is missing: rustup component add $component"
+done
+cargo --version
+if [ -z "${S2_DATA:-}" ]; then
+  echo "S2_DATA is not set: tests on external data say so and pass"
+elif [ ! -d "$S2_DATA" ]; then
+  fail "S2_DATA names $S2_DATA, which is no folder"
+fi
+
+step "format"
+cargo fmt --all --check
+
+step "clippy"
+cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
+
+step "tests, all features"
+cargo test --workspace --all-features --quiet
+
+# Published crates must build with nothing, and with each feature alone.
+crates=$(sed -n 's/^members = \[\(.*\)\]/\1/p' Cargo.toml | tr -d '",' | tr ' ' '\n' | grep '^s2-')
+for crate in $crates; do
+  features=$(awk '/^\[features\]/ {on = 1; next} /^\[/ {on = 0} on && /^[a-z]/ && $1 != "default" {print $1}' "$crate/Cargo.toml")
+  step "$crate without features"
+  cargo clippy -p "$crate" --no-default-features --quiet -- -D warnings
+  for feature in $features; do
+    step "$crate with $feature alone"
+    cargo clippy -p "$crate" --no-default-features --features "$feature" --quiet -- -D warnings
+  done
+done
+
+step "docs"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --quiet
+
+step "examples"
+for example in $(sed -n '/^\[\[example\]\]/{n;s/^name = "\(.*\)"/\1/p}' examples/Cargo.toml); do
+  log=$(mktemp)
+  cargo run --quiet --example "$example" >"$log" 2>&1 || { cat "$log"; fail "example $example"; }
+  [ -s "$log" ] || fail "example $example printed nothing"
+  echo "$example: $(wc -l <"$log") lines"
+  rm -f "$log"
+done
+
+step "dependencies"
+# Light by default: what s2-coordinator pulls without features is listed, so that it grows on purpose only.
+cargo tree -p s2-coordinator --no-default-features -e normal --prefix none --format '{p}' |
+  awk '{print $1}' | sort -u | grep -v '^s2-' | diff tests/dependencies.txt - ||
+  fail "the dependencies of s2-coordinator changed: mend that, or say so in tests/dependencies.txt"
+unlicensed=$(cargo tree --workspace --all-features --prefix none --format '{l}: {p}' | sort -u |
+  grep -vE '(^|[ /(])(MIT|Apache-2\.0|BSD-[23]-Clause|Zlib|Unlicense|Unicode-3\.0|ISC|0BSD)([ /)]|:)' || true)
+[ -z "$unlicensed" ] || { echo "$unlicensed"; fail "a licence that deny.toml does not allow"; }
+if command -v cargo-deny >/dev/null; then
+  cargo deny --log-level error check bans licenses sources
+else
+  echo "cargo-deny is not installed, so deny.toml was not checked by it: cargo install --locked cargo-deny"
+fi
+
+step "all checks passed"
