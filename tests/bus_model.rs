@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use s2_coordinator::{
-    Config, DeadLetterId, DeadLetters, Delivery, Error, EventBus, EventType, GroupName, MemoryBus, NewEvent, Retention,
-    Settle, Settled, Settlement, Start, Subscribe, Subscription, SwarmId, Topic,
+    Attempt, AttemptEnd, Config, DeadLetterId, DeadLetters, Delivery, Error, EventBus, EventType, GroupName, MemoryBus,
+    NewEvent, Retention, Settle, Settled, Settlement, Start, Subscribe, Subscription, SwarmId, Topic,
 };
 use s2_tests::{MemoryFleet, counts};
 
 const TOPIC: Topic = Topic::from_static("model");
+const OUTPUTS: Topic = Topic::from_static("outputs");
 const GROUPS: [GroupName; 2] = [GroupName::from_static("one"), GroupName::from_static("two")];
 const ACK_TIMEOUT: u64 = 30;
 const DELIVERIES: u32 = 3;
@@ -29,7 +30,7 @@ enum Step {
     Ack { held: usize },
     Nack { held: usize, delay: u64 },
     Refuse { held: usize },
-    Commit { held: usize },
+    Commit { held: usize, output: usize },
     Extend { held: usize, by: u64 },
     Advance { seconds: u64 },
     Redrive { nth: usize },
@@ -47,7 +48,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => pick.clone().prop_map(|held| Step::Ack { held }),
         3 => (pick.clone(), prop_oneof![Just(0), 1..60_u64]).prop_map(|(held, delay)| Step::Nack { held, delay }),
         1 => pick.clone().prop_map(|held| Step::Refuse { held }),
-        1 => pick.clone().prop_map(|held| Step::Commit { held }),
+        2 => (pick.clone(), 0..2_usize).prop_map(|(held, output)| Step::Commit { held, output }),
         1 => (pick.clone(), 1..60_u64).prop_map(|(held, by)| Step::Extend { held, by }),
         3 => (1..40_u64).prop_map(|seconds| Step::Advance { seconds }),
         1 => pick.clone().prop_map(|nth| Step::Redrive { nth }),
@@ -65,16 +66,32 @@ enum State {
     Delayed { until: u64 },
     Ready,
     Acked,
-    Committed,
+    Committed { output: usize },
     Dead,
 }
 
-/// How the n-th delivery of an event ended, if it did not end well.
-#[derive(Clone, Debug, PartialEq)]
+/// How a delivery ended that did not end well.
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     GivenBack,
-    Killed(u64),
-    Expired,
+    Refused,
+    TimedOut,
+    Lost,
+}
+
+impl End {
+    fn of(attempt: &Attempt) -> Self {
+        match attempt.end {
+            AttemptEnd::Nacked { .. } => Self::GivenBack,
+            AttemptEnd::Refused { .. } => Self::Refused,
+            AttemptEnd::TimedOut => Self::TimedOut,
+            AttemptEnd::Lost => Self::Lost,
+        }
+    }
+
+    fn is_told(self) -> bool {
+        matches!(self, Self::GivenBack | Self::Refused)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -84,13 +101,16 @@ struct Record {
     born: u32,
     consumer: usize,
     suspect: bool,
-    ends: BTreeMap<u32, End>,
+    settled_at: u64,
+    /// By delivery: how it ended, and the dead letter that it led to.
+    ends: BTreeMap<u32, (End, Option<u64>)>,
 }
 
 #[derive(Clone, Debug)]
 struct Letter {
     group: usize,
     event: usize,
+    history: Vec<(u32, End)>,
 }
 
 #[derive(Debug, Default)]
@@ -108,6 +128,14 @@ struct Model {
 /// What a take answers: event, attempt.
 type Taken = Option<(usize, u32)>;
 
+/// What a consumer says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Said {
+    Done,
+    Committed(usize),
+    Failed(End),
+}
+
 /// What a settle answers, as far as it is to be compared.
 #[derive(Clone, Debug, PartialEq)]
 enum Answer {
@@ -123,8 +151,15 @@ enum Answer {
 impl Model {
     fn publish(&mut self, count: usize) {
         self.events += count;
-        let fresh =
-            Record { state: State::Fresh, deliveries: 0, born: 0, consumer: 0, suspect: false, ends: BTreeMap::new() };
+        let fresh = Record {
+            state: State::Fresh,
+            deliveries: 0,
+            born: 0,
+            consumer: 0,
+            suspect: false,
+            settled_at: 0,
+            ends: BTreeMap::new(),
+        };
         for records in &mut self.records {
             records.resize(self.events, fresh.clone());
         }
@@ -150,9 +185,10 @@ impl Model {
                 (record.state, record.suspect) = (State::Ready, false);
                 continue;
             }
-            record.ends.insert(record.deliveries, End::Expired);
+            let end = if self.consumers[record.consumer].2 { End::TimedOut } else { End::Lost };
+            record.ends.insert(record.deliveries, (end, None));
             if record.deliveries - record.born >= DELIVERIES {
-                self.bury(group, nth, End::Expired);
+                self.bury(group, nth, end);
             } else {
                 (record.state, record.suspect) = (State::Ready, true);
             }
@@ -163,9 +199,11 @@ impl Model {
         self.last_letter += 1;
         let record = &mut self.records[group][event];
         record.state = State::Dead;
-        let end = if end == End::Expired { end } else { End::Killed(self.last_letter) };
-        record.ends.insert(record.deliveries, end);
-        self.letters.insert(self.last_letter, Letter { group, event });
+        record.settled_at = self.now;
+        record.ends.insert(record.deliveries, (end, Some(self.last_letter)));
+        let lived = record.ends.range(record.born + 1..);
+        let history = lived.map(|(delivery, (end, _))| (*delivery, *end)).collect();
+        self.letters.insert(self.last_letter, Letter { group, event, history });
         self.last_letter
     }
 
@@ -190,64 +228,56 @@ impl Model {
         Some((nth, record.deliveries - record.born))
     }
 
-    /// Whether a delivery may settle; if not, what it answers instead.
-    fn standing(&mut self, held: &Held) -> Result<(), Option<Answer>> {
+    /// Whether a delivery may settle; if not, what its consumer was told before, and for what.
+    fn standing(&mut self, held: &Held) -> Result<(), (Answer, Option<Said>)> {
         self.expire(held.group);
         let record = &self.records[held.group][held.event];
         match record.ends.get(&held.delivery) {
-            Some(End::Killed(id)) => return Err(Some(Answer::Dead(*id))),
-            Some(End::GivenBack) => return Err(Some(Answer::GivenBack)),
-            Some(End::Expired) if record.deliveries != held.delivery || record.born == held.delivery => {
-                return Err(Some(Answer::Stale));
+            Some((end, Some(id))) if end.is_told() => return Err((Answer::Dead(*id), Some(Said::Failed(*end)))),
+            Some((end, None)) if end.is_told() => return Err((Answer::GivenBack, Some(Said::Failed(*end)))),
+            Some((_, Some(_))) => return Err((Answer::Stale, None)),
+            _ if record.deliveries != held.delivery || record.born >= held.delivery => {
+                return Err((Answer::Stale, None));
             }
-            _ if record.deliveries != held.delivery => return Err(Some(Answer::Stale)),
             _ => {}
         }
         match record.state {
-            State::Acked => Err(Some(Answer::Acked)),
-            State::Committed => Err(Some(Answer::Committed)),
-            State::Dead => Err(Some(Answer::Stale)),
+            State::Acked => Err((Answer::Acked, Some(Said::Done))),
+            State::Committed { output } => Err((Answer::Committed, Some(Said::Committed(output)))),
             _ => Ok(()),
         }
     }
 
-    fn settle(&mut self, held: &Held, settlement: &Settlement) -> Answer {
+    fn settle(&mut self, held: &Held, said: Said) -> Answer {
         match self.standing(held) {
             Ok(()) => {}
-            Err(Some(before)) => {
-                let alike = matches!(
-                    (&before, settlement),
-                    (Answer::Stale, _)
-                        | (Answer::Acked, Settlement::Ack)
-                        | (Answer::Committed, Settlement::Commit(_))
-                        | (Answer::GivenBack, Settlement::Nack { .. })
-                        | (Answer::Dead(_), Settlement::Nack { .. } | Settlement::DeadLetter { .. })
-                );
-                return if alike { before } else { Answer::Already };
-            }
-            Err(None) => return Answer::Stale,
+            Err((answer, None)) => return answer,
+            Err((answer, Some(before))) => return if before == said { answer } else { Answer::Already },
         }
         let now = self.now;
         let record = &mut self.records[held.group][held.event];
-        match settlement {
-            Settlement::Ack => {
+        record.settled_at = now;
+        if record.ends.remove(&held.delivery).is_some() {
+            let last = record.ends.values().last();
+            record.suspect = last.is_some_and(|(end, _)| !end.is_told());
+        }
+        match said {
+            Said::Done => {
                 record.state = State::Acked;
                 Answer::Acked
             }
-            Settlement::Commit(_) => {
-                record.state = State::Committed;
+            Said::Committed(output) => {
+                record.state = State::Committed { output };
                 Answer::Committed
             }
-            Settlement::Nack { delay, .. } if record.deliveries - record.born < DELIVERIES => {
-                record.ends.insert(record.deliveries, End::GivenBack);
-                let delay = delay.unwrap_or_default().as_secs();
+            Said::Failed(end @ End::GivenBack) if record.deliveries - record.born < DELIVERIES => {
+                record.ends.insert(record.deliveries, (end, None));
                 record.suspect = false;
+                let delay = held.delay;
                 record.state = if delay == 0 { State::Ready } else { State::Delayed { until: now + delay } };
                 Answer::GivenBack
             }
-            Settlement::Nack { .. } | Settlement::DeadLetter { .. } => {
-                Answer::Dead(self.bury(held.group, held.event, End::Killed(0)))
-            }
+            Said::Failed(end) => Answer::Dead(self.bury(held.group, held.event, end)),
         }
     }
 
@@ -256,12 +286,15 @@ impl Model {
             Ok(()) => {
                 let deadline = self.now + by;
                 let record = &mut self.records[held.group][held.event];
-                record.ends.remove(&held.delivery);
+                if record.ends.remove(&held.delivery).is_some() {
+                    let last = record.ends.values().last();
+                    record.suspect = last.is_some_and(|(end, _)| !end.is_told());
+                }
                 record.state = State::InFlight { deadline };
                 Answer::Extended
             }
-            Err(Some(Answer::Stale) | None) => Answer::Stale,
-            Err(Some(_)) => Answer::Already,
+            Err((Answer::Stale, _)) => Answer::Stale,
+            Err(_) => Answer::Already,
         }
     }
 
@@ -289,6 +322,8 @@ struct Held {
     group: usize,
     event: usize,
     delivery: u32,
+    /// Of the nack that is being said.
+    delay: u64,
     real: Delivery,
 }
 
@@ -316,6 +351,10 @@ fn answer(real: Result<Settled, Error>) -> Option<Answer> {
     })
 }
 
+fn event(topic: Topic, n: usize) -> NewEvent {
+    NewEvent::new(topic, EventType::from_static("model"), SwarmId::from_static("model")).with_data(n.to_string())
+}
+
 fn pick<T>(from: &[T], nth: usize) -> Option<usize> {
     (!from.is_empty()).then(|| nth % from.len())
 }
@@ -339,11 +378,7 @@ impl Run {
     async fn step(&mut self, step: Step) {
         match step {
             Step::Publish { count } => {
-                let event = |n: usize| {
-                    NewEvent::new(TOPIC, EventType::from_static("model"), SwarmId::from_static("model"))
-                        .with_data(n.to_string())
-                };
-                let events: Vec<NewEvent> = (0..count).map(|n| event(self.model.events + n)).collect();
+                let events: Vec<NewEvent> = (0..count).map(|n| event(TOPIC, self.model.events + n)).collect();
                 self.bus.publish(&events).await.expect("published");
                 self.model.publish(count);
             }
@@ -359,20 +394,10 @@ impl Run {
                 }
             }
             Step::Take { consumer } => self.take(consumer).await,
-            Step::Ack { held } => self.settle(held, Settlement::Ack).await,
-            Step::Nack { held, delay } => {
-                let delay = Some(Duration::from_secs(delay));
-                self.settle(held, Settlement::Nack { delay, reason: None }).await;
-            }
-            Step::Refuse { held } => self.settle(held, Settlement::DeadLetter { reason: "no".into() }).await,
-            Step::Commit { held } => {
-                let output = NewEvent::new(
-                    Topic::from_static("outputs"),
-                    EventType::from_static("model"),
-                    SwarmId::from_static("model"),
-                );
-                self.settle(held, Settlement::Commit(vec![output])).await;
-            }
+            Step::Ack { held } => self.settle(held, Said::Done, 0).await,
+            Step::Nack { held, delay } => self.settle(held, Said::Failed(End::GivenBack), delay).await,
+            Step::Refuse { held } => self.settle(held, Said::Failed(End::Refused), 0).await,
+            Step::Commit { held, output } => self.settle(held, Said::Committed(output), 0).await,
             Step::Extend { held, by } => self.extend(held, by).await,
             Step::Advance { seconds } => {
                 self.fleet.clock.advance(Duration::from_secs(seconds));
@@ -418,34 +443,50 @@ impl Run {
             let group = self.model.consumers[nth].0;
             let delivery = self.model.records[group][event].deliveries;
             assert_eq!(real.receipt.delivery(), delivery);
-            self.held.push(Held { group, event, delivery, real });
+            self.held.push(Held { group, event, delivery, delay: 0, real });
         }
     }
 
-    async fn settle(&mut self, held: usize, settlement: Settlement) {
+    async fn settle(&mut self, held: usize, said: Said, delay: u64) {
         let Some(nth) = pick(&self.held, held) else { return };
+        self.held[nth].delay = delay;
         let held = &self.held[nth];
-        let real = self.bus.settle(&held.real.receipt, settlement.clone()).await;
-        let was_committed = self.model.records[held.group][held.event].state == State::Committed;
-        let expected = self.model.settle(held, &settlement);
+        let settlement = match said {
+            Said::Done => Settlement::Ack,
+            Said::Committed(output) => Settlement::Commit(vec![event(OUTPUTS, output)]),
+            Said::Failed(End::GivenBack) => Settlement::Nack { delay: Some(Duration::from_secs(delay)), reason: None },
+            Said::Failed(_) => Settlement::DeadLetter { reason: "no".into() },
+        };
+        let real = self.bus.settle(&held.real.receipt, settlement).await;
+        let record = &self.model.records[held.group][held.event];
+        let (was_committed, settled_at) = (matches!(record.state, State::Committed { .. }), record.settled_at);
+        let expected = self.model.settle(held, said);
         self.committed += usize::from(expected == Answer::Committed && !was_committed);
         match answer(real) {
-            Some(shown) => assert_eq!(shown, expected, "{settlement:?} of event {}", held.event),
-            None => assert!(self.trims, "forgotten although nothing is trimmed"),
+            Some(shown) => assert_eq!(shown, expected, "{said:?} of event {}", held.event),
+            None => self.may_forget(settled_at),
         }
+    }
+
+    /// A settle is remembered for one ack timeout, at least.
+    fn may_forget(&self, settled_at: u64) {
+        assert!(self.trims && self.model.now - settled_at >= ACK_TIMEOUT, "forgotten too early");
     }
 
     async fn extend(&mut self, held: usize, by: u64) {
         let Some(nth) = pick(&self.held, held) else { return };
         let held = &self.held[nth];
         let real = held.real.extend(Duration::from_secs(by)).await;
+        let settled_at = self.model.records[held.group][held.event].settled_at;
         let expected = self.model.extend(held, by);
         let shown = match real {
-            Ok(_) => Answer::Extended,
-            Err(Error::NotRetained { .. }) if self.trims => return,
-            Err(error) => answer(Err(error)).expect("nothing is trimmed"),
+            Ok(_) => Some(Answer::Extended),
+            Err(error) => answer(Err(error)),
         };
-        assert_eq!(shown, expected, "extending event {}", held.event);
+        match shown {
+            Some(shown) => assert_eq!(shown, expected, "extending event {}", held.event),
+            None => self.may_forget(settled_at),
+        }
     }
 
     async fn redrive_one(&mut self, id: u64) {
@@ -475,6 +516,10 @@ impl Run {
         let letters = self.bus.dead_letters(&DeadLetters::all()).await.expect("letters");
         let shown: Vec<u64> = letters.iter().map(|letter| letter.id.get()).collect();
         assert_eq!(shown, self.model.letters.keys().copied().collect::<Vec<_>>());
+        for (letter, expected) in letters.iter().zip(self.model.letters.values()) {
+            let history = letter.history.iter().map(|attempt| (attempt.delivery, End::of(attempt)));
+            assert_eq!(history.collect::<Vec<_>>(), expected.history, "history of dead letter {}", letter.id);
+        }
     }
 
     /// Everything can be finished: what is left is delivered and acked, and then the group is empty.
@@ -497,7 +542,7 @@ impl Run {
             assert_eq!((group.in_flight, group.returning, group.backlog), (0, 0, 0));
             assert_eq!(group.floor.get(), self.model.events as u64, "everything is settled");
         }
-        let outputs = self.bus.read(&Topic::from_static("outputs"), Start::Beginning, 500).await;
+        let outputs = self.bus.read(&OUTPUTS, Start::Beginning, 500).await;
         assert!(self.trims || outputs.expect("read").items.len() == self.committed, "each commit has one output");
     }
 }

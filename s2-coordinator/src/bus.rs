@@ -28,11 +28,12 @@ use async_trait::async_trait;
 
 use crate::dead_letter::{DeadLetter, DeadLetterId, DeadLetters, Redriven};
 use crate::error::Error;
-use crate::event::{Event, NewEvent, Published, Start};
+use crate::event::{Event, NewEvent, Published};
 use crate::group::Group;
 use crate::name::{GroupName, Topic};
 use crate::page::Page;
 use crate::settle::Settle;
+use crate::start::Start;
 use crate::subscription::{Subscribe, Subscription};
 use crate::tail::Tail;
 

@@ -50,7 +50,7 @@ const LONGEST_NAP: Duration = Duration::from_secs(60);
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let micros = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
+        let micros = wall.as_secs().saturating_mul(1_000_000) + u64::from(wall.subsec_micros());
         let latest = self.latest.fetch_max(micros, Ordering::Relaxed);
         Timestamp::from_micros(micros.max(latest))
     }
@@ -71,9 +71,9 @@ pub use manual::ManualClock;
 
 #[cfg(feature = "test-util")]
 mod manual {
-    use std::future::poll_fn;
     use std::sync::{Mutex, MutexGuard, PoisonError};
-    use std::task::{Poll, Waker};
+
+    use tokio::sync::Notify;
 
     use super::{Clock, Debug, Duration, Timestamp, async_trait};
 
@@ -90,55 +90,46 @@ mod manual {
     /// ```
     #[derive(Debug)]
     pub struct ManualClock {
-        state: Mutex<State>,
-    }
-
-    #[derive(Debug)]
-    struct State {
-        now: Timestamp,
-        sleepers: Vec<(Timestamp, Waker)>,
+        now: Mutex<Timestamp>,
+        advanced: Notify,
     }
 
     impl ManualClock {
         /// A clock that shows `start`.
         #[must_use]
         pub fn new(start: Timestamp) -> Self {
-            Self { state: Mutex::new(State { now: start, sleepers: Vec::new() }) }
+            Self { now: Mutex::new(start), advanced: Notify::new() }
         }
 
         /// Moves time forward and wakes who waited for it.
         pub fn advance(&self, by: Duration) {
-            let due: Vec<Waker> = {
-                let mut state = self.lock();
-                state.now = state.now + by;
-                let now = state.now;
-                state.sleepers.extract_if(.., |(at, _)| *at <= now).map(|(_, waker)| waker).collect()
-            };
-            due.into_iter().for_each(Waker::wake);
+            {
+                let mut now = self.lock();
+                *now = *now + by;
+            }
+            self.advanced.notify_waiters();
         }
 
-        fn lock(&self) -> MutexGuard<'_, State> {
-            self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        fn lock(&self) -> MutexGuard<'_, Timestamp> {
+            self.now.lock().unwrap_or_else(PoisonError::into_inner)
         }
     }
 
     #[async_trait]
     impl Clock for ManualClock {
         fn now(&self) -> Timestamp {
-            self.lock().now
+            *self.lock()
         }
 
         async fn sleep_until(&self, at: Timestamp) {
-            poll_fn(|cx| {
-                let mut state = self.lock();
-                if state.now >= at {
-                    return Poll::Ready(());
+            loop {
+                let mut advanced = std::pin::pin!(self.advanced.notified());
+                advanced.as_mut().enable();
+                if self.now() >= at {
+                    return;
                 }
-                state.sleepers.retain(|(_, waker)| !waker.will_wake(cx.waker()));
-                state.sleepers.push((at, cx.waker().clone()));
-                Poll::Pending
-            })
-            .await;
+                advanced.await;
+            }
         }
     }
 }

@@ -67,7 +67,7 @@ impl Delivery {
     pub async fn commit(&self, outputs: &[NewEvent]) -> Result<Arc<[Published]>, Error> {
         match self.settle.settle(&self.receipt, Settlement::Commit(outputs.to_vec())).await? {
             Settled::Committed(published) => Ok(published),
-            other => Err(self.settled_as(&other)),
+            other => Err(self.receipt.already_settled(&other)),
         }
     }
 
@@ -127,14 +127,5 @@ impl Delivery {
     /// As [`Settle::extend`].
     pub async fn extend(&self, by: Duration) -> Result<Timestamp, Error> {
         self.settle.extend(&self.receipt, by).await
-    }
-
-    fn settled_as(&self, outcome: &Settled) -> Error {
-        Error::AlreadySettled {
-            topic: self.event.topic.clone(),
-            position: self.event.position,
-            held: self.receipt.delivery(),
-            outcome: outcome.as_str(),
-        }
     }
 }

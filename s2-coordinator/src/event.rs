@@ -77,18 +77,6 @@ impl Position {
     pub const ORIGIN: Position = Position::new(0);
 }
 
-/// Where a reader begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Start {
-    /// At the oldest event that the topic retains: the default, so that nothing published early is missed.
-    #[default]
-    Beginning,
-    /// At the next event that is published.
-    Now,
-    /// At the event that follows this position.
-    After(Position),
-}
-
 /// An event that is to be published.
 ///
 /// ```
@@ -221,6 +209,13 @@ impl NewEvent {
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
+    /// One fingerprint of several events in order, as of the outputs of a commit.
+    pub fn of_all(fingerprints: impl Iterator<Item = Fingerprint>) -> Self {
+        let mut hash = Sha256::new();
+        fingerprints.for_each(|fingerprint| hash.update(fingerprint.0));
+        Self(hash.finalize().into())
+    }
+
     /// The 32 bytes of the hash.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {

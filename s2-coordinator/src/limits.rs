@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::dead_letter::DeadLetters;
 use crate::error::Error;
 use crate::event::NewEvent;
 use crate::invalid::Invalid;
@@ -21,12 +22,16 @@ pub struct Limits {
     pub header_bytes: usize,
     /// Deliveries that one consumer may hold unsettled: 10,000.
     pub prefetch: usize,
+    /// How often an event may be handled before it is a dead letter: 100.
+    pub deliveries: u32,
     /// The ack timeout, and how far one `extend` reaches: 24 h.
     pub ack_timeout: Duration,
     /// How long a nack may delay: 30 days.
     pub delay: Duration,
     /// Text of a reason, in bytes: 1 KiB.
     pub reason_bytes: usize,
+    /// Escalations that wait for a person: 10,000.
+    pub escalations: usize,
     /// Topics of one fleet: 10,000.
     pub topics: usize,
     /// Groups of one topic: 1,000.
@@ -42,9 +47,11 @@ impl Default for Limits {
             batch: 500,
             header_bytes: 8 * 1024,
             prefetch: 10_000,
+            deliveries: 100,
             ack_timeout: Duration::from_secs(24 * 60 * 60),
             delay: Duration::from_secs(30 * 24 * 60 * 60),
             reason_bytes: 1024,
+            escalations: 10_000,
             topics: 10_000,
             groups: 1_000,
             backlog_bytes: 1024 * 1024 * 1024,
@@ -84,12 +91,22 @@ impl Limits {
     ///
     /// # Errors
     ///
-    /// [`Error::LimitExceeded`] when it is zero or more than `batch`.
+    /// [`Error::LimitExceeded`] when it is more than `batch`; [`Error::Invalid`] when it is zero.
     pub fn check_page(&self, limit: usize) -> Result<(), Error> {
         if limit == 0 {
             return Err(Invalid::new("page limit", "0", format!("expected 1 to {}", self.batch)).into());
         }
         check("batch", || "a page".into(), limit, self.batch)
+    }
+
+    /// Checks a selection of dead letters.
+    ///
+    /// # Errors
+    ///
+    /// As [`Limits::check_page`], for its limit and for how many it names.
+    pub fn check_selection(&self, which: &DeadLetters) -> Result<(), Error> {
+        self.check_page(which.limit)?;
+        check("batch", || "a selection of dead letters".into(), which.ids.len(), self.batch)
     }
 
     /// Checks the text of a reason.

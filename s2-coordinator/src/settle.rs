@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::dead_letter::DeadLetterId;
 use crate::error::Error;
 use crate::event::{NewEvent, Position, Published};
+use crate::limits::Limits;
 use crate::name::{GroupName, Topic};
 use crate::text::Text;
 use crate::time::Timestamp;
@@ -86,6 +87,17 @@ impl Receipt {
         self.delivery
     }
 
+    /// The error that says this very delivery was settled before, in another way.
+    #[must_use]
+    pub fn already_settled(&self, outcome: &Settled) -> Error {
+        Error::AlreadySettled {
+            topic: self.origin.topic.clone(),
+            position: self.position,
+            held: self.delivery,
+            outcome: outcome.as_str(),
+        }
+    }
+
     /// The error that says this delivery is superseded by `current`.
     #[must_use]
     pub fn stale(&self, current: Option<u32>) -> Error {
@@ -122,6 +134,24 @@ pub enum Settlement {
     },
 }
 
+impl Settlement {
+    /// Checks delay and reason; backends call it before they do anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LimitExceeded`].
+    pub fn check(&self, limits: &Limits) -> Result<(), Error> {
+        match self {
+            Self::Ack | Self::Commit(_) => Ok(()),
+            Self::DeadLetter { reason } => limits.check_reason(reason),
+            Self::Nack { delay, reason } => {
+                limits.check_delay(delay.unwrap_or_default())?;
+                limits.check_reason(reason.as_deref().unwrap_or_default())
+            }
+        }
+    }
+}
+
 /// What became of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {
@@ -136,18 +166,6 @@ pub enum Settled {
 }
 
 impl Settled {
-    /// Whether this is an answer to `settlement`, so that a repeat may get it.
-    #[must_use]
-    pub const fn answers(&self, settlement: &Settlement) -> bool {
-        matches!(
-            (self, settlement),
-            (Self::Acked, Settlement::Ack)
-                | (Self::Committed(_), Settlement::Commit(_))
-                | (Self::Retrying(_), Settlement::Nack { .. })
-                | (Self::DeadLettered(_), Settlement::Nack { .. } | Settlement::DeadLetter { .. })
-        )
-    }
-
     /// The outcome in a word.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
@@ -171,8 +189,10 @@ impl Settled {
 pub trait Settle: Debug + Send + Sync + 'static {
     /// Ends a delivery.
     ///
-    /// Repeating the same settlement with the same receipt gets the first answer and changes nothing, at least for one
-    /// ack timeout. Outputs of [`Settlement::Commit`] exist if and only if the event is done.
+    /// Repeating the same settlement with the same receipt gets the first answer and changes nothing, for as long as the
+    /// topic retains the event and at least for one [`Config::ack_timeout`](crate::Config::ack_timeout), unless 65,536
+    /// later events of the group were settled meanwhile. The same settlement is the same verb and, for a commit, outputs
+    /// that say the same. Outputs of [`Settlement::Commit`] exist if and only if the event is done.
     ///
     /// # Errors
     ///

@@ -7,10 +7,10 @@ use async_trait::async_trait;
 
 use crate::delivery::Delivery;
 use crate::error::Error;
-use crate::event::Start;
 use crate::invalid::Invalid;
 use crate::limits::{Limits, check};
 use crate::name::{ConsumerName, GroupName, Topic};
+use crate::start::Start;
 
 /// How to join a group.
 ///
@@ -103,6 +103,8 @@ impl Subscribe {
             let what = if self.prefetch == 0 { "prefetch" } else { "deliveries" };
             return Err(Invalid::new(what, "0", "nothing could ever be delivered").into());
         }
+        let deliveries = self.deliveries.unwrap_or(1);
+        check("deliveries", || format!("group {}", self.group), deliveries as usize, limits.deliveries as usize)?;
         check("prefetch", || format!("a consumer of group {}", self.group), self.prefetch, limits.prefetch)?;
         self.ack_timeout.map_or(Ok(()), |timeout| limits.check_ack_timeout(timeout))
     }
@@ -183,6 +185,9 @@ impl Subscription {
     ///
     /// Cancel safe while it waits. Once a first delivery is there, it does not wait again.
     pub async fn next_batch(&self, max: usize) -> Result<Vec<Delivery>, Error> {
+        if max == 0 {
+            return Ok(Vec::new());
+        }
         let Some(first) = self.consumer.next().await? else {
             return Ok(Vec::new());
         };

@@ -9,8 +9,8 @@ use crate::conformance::kit::{
     ORDERS, WORKERS, event, event_on, handle, idle, next, number, publish, refused, subscribe, within, workers,
 };
 use crate::error::Error;
-use crate::event::Start;
 use crate::name::{ConsumerName, GroupName, Topic};
+use crate::start::Start;
 use crate::subscription::Subscribe;
 
 cases! {

@@ -7,10 +7,11 @@ use crate::conformance::kit::{DAY, ORDERS, WORKERS, next, publish, refused, subs
 use crate::dead_letter::DeadLetters;
 use crate::entry::{Entry, Value};
 use crate::error::Error;
-use crate::event::{Position, Start};
+use crate::event::Position;
 use crate::journal::export_json_lines;
 use crate::name::Topic;
 use crate::severity::Severity;
+use crate::start::Start;
 
 cases! {
     what_changed_is_in_the_journal: [Journal, DeadLetters];

@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::bus::EventBus;
 use crate::delivery::Delivery;
 use crate::error::Error;
-use crate::event::{Event, NewEvent, Published, Start};
+use crate::event::{Event, NewEvent, Published};
 use crate::name::{EventType, GroupName, IdempotencyKey, Topic};
+use crate::start::Start;
 use crate::subscription::{Subscribe, Subscription};
 use crate::swarm::SwarmId;
 

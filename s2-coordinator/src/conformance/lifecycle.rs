@@ -8,7 +8,7 @@ use crate::conformance::harness::{Given, Outcome, cases};
 use crate::conformance::kit::{ORDERS, WORKERS, event, handle, idle, next, publish, refused, subscribe, within};
 use crate::dead_letter::DeadLetters;
 use crate::error::Error;
-use crate::event::Start;
+use crate::start::Start;
 
 cases! {
     five_thousand_survive_repeated_close_and_reopen: [];

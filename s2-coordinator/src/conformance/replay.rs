@@ -4,8 +4,9 @@ use crate::bus::EventBus;
 use crate::conformance::harness::{Given, Outcome, cases};
 use crate::conformance::kit::{ORDERS, RESULTS, contents, event_on, handle, next, number, publish, subscribe, within};
 use crate::error::Error;
-use crate::event::{Position, Start};
+use crate::event::Position;
 use crate::name::Topic;
+use crate::start::Start;
 use crate::tail::Tail;
 
 cases! {

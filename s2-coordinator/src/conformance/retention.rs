@@ -10,9 +10,10 @@ use crate::conformance::kit::{
 };
 use crate::dead_letter::DeadLetters;
 use crate::error::Error;
-use crate::event::{Position, Start};
+use crate::event::Position;
 use crate::name::GroupName;
 use crate::settle::Settlement;
+use crate::start::Start;
 use crate::subscription::Subscribe;
 
 cases! {

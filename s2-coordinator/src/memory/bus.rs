@@ -10,15 +10,17 @@ use tracing::instrument;
 use crate::bus::EventBus;
 use crate::dead_letter::{DeadLetter, DeadLetterId, DeadLetters, Redriven};
 use crate::error::Error;
-use crate::event::{Event, NewEvent, Position, Published, Start};
+use crate::event::{Event, NewEvent, Position, Published};
 use crate::group::Group;
-use crate::memory::consumer::MemoryConsumer;
-use crate::memory::store::MemoryStore;
-use crate::memory::tail::{MemoryTail, Readable};
+use crate::limits::Limits;
+use crate::memory::store::{Inner, MemoryStore};
+use crate::memory::subscription::MemoryConsumer;
+use crate::memory::tail::MemoryTail;
 use crate::memory::timer;
 use crate::name::{GroupName, Topic};
 use crate::page::Page;
 use crate::settle::{Receipt, Settle, Settled, Settlement};
+use crate::start::Start;
 use crate::subscription::{Subscribe, Subscription};
 use crate::tail::Tail;
 use crate::time::Timestamp;
@@ -49,8 +51,14 @@ impl MemoryBus {
         Self { store, handle: Arc::new(Handle { id, closed: AtomicBool::new(false) }) }
     }
 
-    fn open(&self) -> Result<&MemoryStore, Error> {
-        if self.handle.is_closed() { Err(Error::Closed) } else { Ok(&self.store) }
+    /// Runs a step, unless the bus is closed.
+    fn step<R>(&self, act: impl FnOnce(&mut Inner) -> Result<R, Error>) -> Result<R, Error> {
+        // Closing takes a step, too: what begins before it ends before it.
+        self.store.with(|inner| if self.handle.is_closed() { Err(Error::Closed) } else { act(inner) })
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.store.config().limits
     }
 }
 
@@ -71,37 +79,30 @@ impl Settle for MemoryBus {
 impl EventBus for MemoryBus {
     #[instrument(level = "trace", skip_all, fields(events = events.len()))]
     async fn publish(&self, events: &[NewEvent]) -> Result<Vec<Published>, Error> {
-        self.open()?.with(|inner| inner.topics.publish(events, &mut inner.fx))
+        self.step(|inner| inner.topics.publish(events, &mut inner.fx))
     }
 
     #[instrument(level = "debug", skip_all, fields(topic = %how.topic, group = %how.group))]
     async fn subscribe(&self, how: &Subscribe) -> Result<Subscription, Error> {
-        let store = self.open()?;
-        how.check(&store.config().limits)?;
-        let origin = store.with(|inner| {
-            timer::ensure(store.shared(), inner)?;
-            inner.topics.subscribe(how, self.handle.id, &mut inner.fx)
-        })?;
-        let (handle, settle) = (Arc::clone(&self.handle), Arc::new(self.clone()));
-        Ok(Subscription::new(MemoryConsumer::new(store.clone(), settle, handle, origin)))
+        how.check(self.limits())?;
+        timer::ensure(self.store.shared())?;
+        let origin = self.step(|inner| inner.topics.subscribe(how, self.handle.id, &mut inner.fx))?;
+        let (store, handle, settle) = (self.store.clone(), Arc::clone(&self.handle), Arc::new(self.clone()));
+        Ok(Subscription::new(MemoryConsumer::new(store, settle, handle, origin)))
     }
 
     #[instrument(level = "debug", skip_all, fields(%topic))]
     async fn tail(&self, topic: &Topic, start: Start) -> Result<Tail, Error> {
-        let store = self.open()?;
-        let next = store.with(|inner| {
-            timer::ensure(store.shared(), inner)?;
-            inner.begin(topic, start)
-        })?;
-        let (store, handle, topic) = (store.clone(), Arc::clone(&self.handle), topic.clone());
+        timer::ensure(self.store.shared())?;
+        let next = self.step(|inner| inner.begin(topic, start))?;
+        let (store, handle, topic) = (self.store.clone(), Arc::clone(&self.handle), topic.clone());
         Ok(Tail::new(MemoryTail { store, handle, topic, next }))
     }
 
     #[instrument(level = "debug", skip_all, fields(%topic))]
     async fn read(&self, topic: &Topic, start: Start, limit: usize) -> Result<Page<Arc<Event>>, Error> {
-        let store = self.open()?;
-        store.config().limits.check_page(limit)?;
-        store.with(|inner| {
+        self.limits().check_page(limit)?;
+        self.step(|inner| {
             let from = inner.begin(topic, start)?;
             let items = inner.events(topic, from, limit);
             let next = items.last().map_or(Position::new(from.get() - 1), |event| event.position);
@@ -110,35 +111,35 @@ impl EventBus for MemoryBus {
     }
 
     async fn groups(&self, topic: &Topic) -> Result<Vec<Group>, Error> {
-        self.open()?.with(|inner| Ok(inner.topics.groups(topic, &mut inner.fx)))
+        self.step(|inner| Ok(inner.topics.groups(topic)))
     }
 
     #[instrument(level = "debug", skip_all, fields(%topic, %group))]
     async fn remove_group(&self, topic: &Topic, group: &GroupName) -> Result<bool, Error> {
-        self.open()?.with(|inner| Ok(inner.topics.remove_group(topic, group, &mut inner.fx)))
+        self.step(|inner| Ok(inner.topics.remove_group(topic, group, &mut inner.fx)))
     }
 
     async fn dead_letters(&self, which: &DeadLetters) -> Result<Vec<DeadLetter>, Error> {
-        self.open()?.with(|inner| inner.topics.dead_letters(which, &mut inner.fx))
+        self.step(|inner| inner.topics.dead_letters(which, &inner.fx))
     }
 
     #[instrument(level = "debug", skip_all)]
     async fn redrive(&self, which: &DeadLetters) -> Result<Vec<Redriven>, Error> {
-        self.open()?.with(|inner| inner.topics.redrive(which, &mut inner.fx))
+        self.step(|inner| inner.topics.redrive(which, &mut inner.fx))
     }
 
     #[instrument(level = "debug", skip_all)]
     async fn purge(&self, which: &DeadLetters) -> Result<Vec<DeadLetterId>, Error> {
-        self.open()?.with(|inner| inner.topics.purge(which, &mut inner.fx))
+        self.step(|inner| inner.topics.purge(which, &mut inner.fx))
     }
 
     #[instrument(level = "debug", skip_all)]
     async fn close(&self) -> Result<(), Error> {
-        self.handle.closed.store(true, Ordering::Release);
-        let bus = self.handle.id;
         self.store.with(|inner| {
-            inner.topics.leave(|_, member| member.bus == bus, &mut inner.fx);
-            inner.topics.wake_tails(bus, &mut inner.fx);
+            self.handle.closed.store(true, Ordering::Release);
+            inner.topics.close(self.handle.id, &mut inner.fx);
+            let tails = inner.fx.journal.tails.all(|handle| handle == self.handle.id);
+            inner.fx.wake(tails);
         });
         Ok(())
     }

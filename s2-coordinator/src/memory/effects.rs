@@ -21,7 +21,7 @@ pub(super) struct Effects {
     pub(super) journal: JournalLog,
     /// Who is to be woken once the step is over and the lock is free.
     pub(super) wakers: Vec<Waker>,
-    /// The earliest deadline that this step set.
+    /// When something is due next, whether or not anybody calls.
     pub(super) due: Timestamp,
     last_number: u64,
 }
@@ -105,7 +105,8 @@ impl JournalLog {
 
     /// Drops the oldest entries, an eighth of what is kept at a time, and says so in an entry of its own.
     fn trim(&mut self, now: Timestamp) {
-        let room = self.retention.bytes - self.retention.bytes / 8;
+        let too_much = self.bytes > self.retention.bytes;
+        let room = if too_much { self.retention.bytes - self.retention.bytes / 8 } else { u64::MAX };
         let mut dropped = 0_u64;
         while self.entries.len() > 1 && (self.bytes > room || self.is_aged(now)) {
             let Some(entry) = self.entries.pop_front() else {

@@ -34,6 +34,7 @@ impl InboxState {
             }
             return Ok(Raised { id, duplicate: true });
         }
+        check("escalations", || "the inbox".into(), self.pending.len() + 1, limits.escalations)?;
         self.last = self.last.next();
         let id = self.last;
         let record = Record::new("inbox", "escalate", new.key.to_text())

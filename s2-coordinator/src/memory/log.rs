@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::event::{Event, Position, Start};
+use crate::event::{Event, Position};
 use crate::time::Timestamp;
 
 /// What one event occupies besides its texts and payload, in bytes.
@@ -46,16 +46,6 @@ impl Log {
 
     pub(super) fn is_empty(&self) -> bool {
         self.events.is_empty()
-    }
-
-    /// Where a reader that wants to start so begins, unless that was trimmed. A position that does not exist yet is where
-    /// the reader will wait.
-    pub(super) fn begin(&self, start: Start) -> Option<Position> {
-        match start {
-            Start::Beginning => Some(self.first),
-            Start::Now => Some(self.end()),
-            Start::After(position) => Some(position.next()).filter(|next| *next >= self.first),
-        }
     }
 
     pub(super) fn push(&mut self, event: Arc<Event>, now: Timestamp) {

@@ -1,5 +1,7 @@
 //! One fleet in memory, and the one step in which anything changes.
 
+use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
@@ -15,7 +17,6 @@ use crate::memory::bus::MemoryBus;
 use crate::memory::effects::Effects;
 use crate::memory::inbox::{InboxState, MemoryInbox};
 use crate::memory::journal::MemoryJournal;
-use crate::memory::timer::Timer;
 use crate::memory::topics::Topics;
 use crate::random::Random;
 use crate::time::Timestamp;
@@ -26,34 +27,63 @@ pub(super) struct Inner {
     pub(super) fx: Effects,
     pub(super) topics: Topics,
     pub(super) inbox: InboxState,
-    pub(super) timer: Timer,
+    /// Until when the timer task sleeps.
+    asleep_until: Timestamp,
 }
 
-#[derive(Debug)]
+impl Inner {
+    /// Does what time has brought, if it has brought anything.
+    fn catch_up(&mut self, now: Timestamp) {
+        self.fx.now = self.fx.now.max(now);
+        if self.fx.due <= self.fx.now {
+            self.topics.sweep(&mut self.fx);
+            self.fx.due = self.topics.next_due(&self.fx);
+        }
+    }
+}
+
 pub(super) struct Shared {
     inner: Mutex<Inner>,
     pub(super) clock: Arc<dyn Clock>,
     config: Arc<Config>,
-    /// Wakes the timer task.
+    /// Whether the timer task runs, and what wakes it.
+    pub(super) keeps_time: AtomicBool,
     pub(super) rearm: Arc<Notify>,
 }
 
 impl Shared {
-    /// Runs one step: under the lock, at one point in time. Who was woken by it runs after the lock is free.
+    /// Runs one step: under the lock, at one point in time, after everything that was due by then. Who was woken by it
+    /// runs after the lock is free.
     pub(super) fn step<R>(&self, act: impl FnOnce(&mut Inner) -> R) -> R {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.fx.now = inner.fx.now.max(self.clock.now());
-        inner.fx.due = Timestamp::MAX;
+        inner.catch_up(self.clock.now());
         let result = act(&mut inner);
-        let due = inner.fx.due;
-        let rearm = inner.timer.oversleeps(due);
+        let oversleeps = inner.fx.due < inner.asleep_until;
+        if oversleeps {
+            inner.asleep_until = inner.fx.due;
+        }
         let wakers = std::mem::take(&mut inner.fx.wakers);
         drop(inner);
-        if rearm {
+        if oversleeps {
             self.rearm.notify_one();
         }
         wakers.into_iter().for_each(Waker::wake);
         result
+    }
+
+    /// Answers until when the timer task may sleep.
+    pub(super) fn fall_asleep(&self) -> Timestamp {
+        self.step(|inner| {
+            inner.asleep_until = inner.fx.due;
+            inner.fx.due
+        })
+    }
+}
+
+impl fmt::Debug for Shared {
+    /// Says what it is and nothing of what is in it: payloads are other sessions' business.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet").field("clock", &self.clock).finish_non_exhaustive()
     }
 }
 
@@ -227,12 +257,13 @@ impl MemoryStoreBuilder {
             fx: Effects::new(Arc::clone(&config), random),
             topics: Topics::default(),
             inbox: InboxState::default(),
-            timer: Timer::default(),
+            asleep_until: Timestamp::EPOCH,
         };
         let shared = Shared {
             inner: Mutex::new(inner),
             clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
             config,
+            keeps_time: AtomicBool::new(false),
             rearm: Arc::new(Notify::new()),
         };
         MemoryStore { shared: Arc::new(shared) }

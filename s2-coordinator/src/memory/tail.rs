@@ -8,64 +8,57 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 
 use crate::error::Error;
-use crate::event::{Event, Position, Start};
+use crate::event::{Event, Position};
 use crate::memory::bus::Handle;
 use crate::memory::store::{Inner, MemoryStore};
-use crate::memory::topics::after;
+use crate::memory::timer;
 use crate::memory::wait::{Ticket, WaitList};
 use crate::name::Topic;
+use crate::start::Start;
 use crate::tail::Follow;
 
-/// Reads a topic or the journal, from a start or from a position on.
-pub(super) trait Readable {
+impl Inner {
     /// The position of the oldest event, or of the next one where there is none.
-    fn oldest(&self, topic: &Topic) -> Position;
-    /// The position of the next event.
-    fn end(&self, topic: &Topic) -> Position;
-    /// At most `limit` events from `from` on, which is not before the oldest.
-    fn events(&self, topic: &Topic, from: Position, limit: usize) -> Vec<Arc<Event>>;
-    /// Where a reader that starts so begins.
-    fn begin(&self, topic: &Topic, start: Start) -> Result<Position, Error> {
-        let oldest = self.oldest(topic);
-        match start {
-            Start::Beginning => Ok(oldest),
-            Start::Now => Ok(self.end(topic)),
-            Start::After(position) if position.next() >= oldest => Ok(position.next()),
-            Start::After(_) => Err(Error::NotRetained { topic: topic.clone(), position: after(start), oldest }),
-        }
-    }
-}
-
-impl Readable for Inner {
-    fn oldest(&self, topic: &Topic) -> Position {
+    pub(super) fn oldest(&self, topic: &Topic) -> Position {
         if *topic == Topic::JOURNAL {
             return self.fx.journal.first();
         }
-        self.topics.get(topic).map_or(self.topics.unused(), |topic| topic.log.first())
+        self.topics.get(topic).map_or_else(|| self.topics.ended(topic).next(), |topic| topic.log.first())
     }
 
     fn end(&self, topic: &Topic) -> Position {
         if *topic == Topic::JOURNAL {
             return self.fx.journal.end();
         }
-        self.topics.get(topic).map_or(self.topics.unused(), |topic| topic.log.end())
+        self.topics.get(topic).map_or_else(|| self.topics.ended(topic).next(), |topic| topic.log.end())
     }
 
-    fn events(&self, topic: &Topic, from: Position, limit: usize) -> Vec<Arc<Event>> {
+    /// At most `limit` events from `from` on, which is not before the oldest.
+    pub(super) fn events(&self, topic: &Topic, from: Position, limit: usize) -> Vec<Arc<Event>> {
         if *topic == Topic::JOURNAL {
             return self.fx.journal.from(from, limit).map(|entry| Arc::new(entry.to_event())).collect();
         }
         let topic = self.topics.get(topic);
         topic.map_or_else(Vec::new, |topic| topic.log.from(from, limit).map(Arc::clone).collect())
     }
-}
 
-impl Inner {
+    /// Where a reader that starts so begins.
+    pub(super) fn begin(&self, topic: &Topic, start: Start) -> Result<Position, Error> {
+        start.begin(topic, self.oldest(topic), self.end(topic))
+    }
+
+    /// Who waits for events of a topic, which comes to be by being waited for.
     fn tails(&mut self, topic: &Topic) -> Result<&mut WaitList, Error> {
         if *topic == Topic::JOURNAL {
             return Ok(&mut self.fx.journal.tails);
         }
         self.topics.topic(topic, &self.fx).map(|topic| &mut topic.tails)
+    }
+
+    fn stop_waiting(&mut self, topic: &Topic, ticket: Ticket) {
+        if *topic == Topic::JOURNAL || self.topics.get(topic).is_some() {
+            self.tails(topic).map(|tails| tails.remove(ticket)).unwrap_or_default();
+        }
     }
 }
 
@@ -115,6 +108,7 @@ impl Future for Following<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let store = this.tail.store.clone();
+        timer::ensure(store.shared())?;
         store.with(|inner| {
             if this.tail.handle.is_closed() {
                 return Poll::Ready(Ok(Vec::new()));
@@ -137,7 +131,7 @@ impl Future for Following<'_> {
 impl Drop for Following<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            self.tail.store.with(|inner| inner.tails(&self.tail.topic).map(|tails| tails.remove(ticket)).ok());
+            self.tail.store.with(|inner| inner.stop_waiting(&self.tail.topic, ticket));
         }
     }
 }

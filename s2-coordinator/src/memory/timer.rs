@@ -1,67 +1,38 @@
 //! What happens although nobody calls.
 //!
 //! A deadline that passes must wake whoever waits for the event, even when the consumer that held it is gone. One task
-//! per store sleeps until the earliest deadline. It keeps nothing alive and decides nothing: each verb ends what is due
-//! before it answers, so a late task changes no answer.
+//! per store sleeps until the earliest deadline. It keeps nothing alive and decides nothing: every step does first what
+//! time has brought, so a late task changes no answer.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 
 use crate::error::Error;
-use crate::memory::store::{Inner, Shared};
-use crate::time::Timestamp;
+use crate::memory::store::Shared;
 
-/// The store's side of its timer task.
-#[derive(Debug, Default)]
-pub(super) struct Timer {
-    running: bool,
-    /// Until when the task sleeps.
-    asleep_until: Timestamp,
-}
-
-impl Timer {
-    /// Whether the task must be woken, since something is due earlier than it knows.
-    pub(super) fn oversleeps(&mut self, due: Timestamp) -> bool {
-        let oversleeps = self.running && due < self.asleep_until;
-        if oversleeps {
-            self.asleep_until = due;
-        }
-        oversleeps
-    }
-}
-
-impl Inner {
-    /// Ends everything that is due and answers with the time of the next deadline.
-    fn sweep(&mut self) -> Timestamp {
-        self.topics.sweep(&mut self.fx);
-        let next = self.topics.next_due(&self.fx);
-        self.timer.asleep_until = next;
-        next
-    }
-}
-
-/// Starts the task of a store, unless it runs.
-pub(super) fn ensure(shared: &Arc<Shared>, inner: &mut Inner) -> Result<(), Error> {
-    if inner.timer.running {
+/// Starts the task of a store, unless it runs. Not within a step.
+pub(super) fn ensure(store: &Arc<Shared>) -> Result<(), Error> {
+    if store.keeps_time.load(Ordering::Acquire) {
         return Ok(());
     }
     let runtime = Handle::try_current().map_err(|_| Error::NoRuntime)?;
-    inner.timer = Timer { running: true, asleep_until: Timestamp::EPOCH };
-    runtime.spawn(keep_time(Arc::downgrade(shared), Arc::clone(&shared.rearm)));
+    if !store.keeps_time.swap(true, Ordering::AcqRel) {
+        // Made here, not in the task: a runtime that ends may drop the task before its first poll.
+        runtime.spawn(keep_time(Running(Arc::downgrade(store))));
+    }
     Ok(())
 }
 
-async fn keep_time(store: Weak<Shared>, rearm: Arc<Notify>) {
-    let _running = Running(Weak::clone(&store));
-    while let Some(shared) = store.upgrade() {
-        let due = shared.step(Inner::sweep);
-        let clock = Arc::clone(&shared.clock);
-        drop(shared);
+async fn keep_time(running: Running) {
+    while let Some(store) = running.0.upgrade() {
+        let due = store.fall_asleep();
+        let (clock, rearm) = (Arc::clone(&store.clock), Arc::clone(&store.rearm));
+        drop(store);
         either(rearm.notified(), clock.sleep_until(due)).await;
     }
 }
@@ -75,13 +46,20 @@ async fn either(one: impl Future<Output = ()>, other: impl Future<Output = ()>) 
     .await;
 }
 
-/// Says that the task has ended, also when its runtime was shut down; the next call that waits starts another.
+/// Says that the task has ended, also when its runtime was shut down. Whoever waits on another runtime is woken, and
+/// starts another task there.
 struct Running(Weak<Shared>);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(shared) = self.0.upgrade() {
-            shared.step(|inner| inner.timer.running = false);
+        let Some(store) = self.0.upgrade() else { return };
+        store.keeps_time.store(false, Ordering::Release);
+        if !std::thread::panicking() {
+            store.step(|inner| {
+                inner.topics.wake_all(&mut inner.fx);
+                let tails = inner.fx.journal.tails.all(|_| true);
+                inner.fx.wake(tails);
+            });
         }
     }
 }

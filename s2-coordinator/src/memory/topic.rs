@@ -21,7 +21,8 @@ pub(super) struct TopicState {
     pub(super) name: Topic,
     pub(super) log: Log,
     pub(super) keys: Keys,
-    pub(super) groups: BTreeMap<GroupName, GroupState>,
+    /// By incarnation.
+    pub(super) groups: BTreeMap<u64, GroupState>,
     pub(super) tails: WaitList,
     /// Bytes of its dead letters.
     pub(super) dead_bytes: u64,
@@ -40,6 +41,10 @@ impl TopicState {
         }
     }
 
+    pub(super) fn group_named(&mut self, name: &GroupName) -> Option<&mut GroupState> {
+        self.groups.values_mut().find(|group| group.name == *name)
+    }
+
     /// Everything up to here is settled by every group that still counts.
     fn safe(&self) -> Position {
         let floors = self.groups.values().filter(|group| !group.expired).map(GroupState::floor);
@@ -48,13 +53,12 @@ impl TopicState {
 
     /// Fails when `more` bytes would exceed what a topic may hold that nobody may drop: events that a group has not
     /// settled, dead letters, idempotency keys.
-    pub(super) fn check_backlog(&mut self, more: u64, fx: &mut Effects) -> Result<(), Error> {
-        let max = fx.config.limits.backlog_bytes;
+    pub(super) fn check_backlog(&self, more: u64, config: &Config) -> Result<(), Error> {
+        let max = config.limits.backlog_bytes;
         let kept = self.dead_bytes + self.keys.bytes();
         if self.log.bytes() + kept + more <= max {
             return Ok(());
         }
-        self.expire_groups(fx);
         let held_bytes = self.log.bytes_after(self.safe()) + kept;
         if held_bytes + more <= max {
             return Ok(());
@@ -70,7 +74,7 @@ impl TopicState {
         }
     }
 
-    /// Wakes whoever waits for events, after `count` came or came back.
+    /// Wakes whoever waits for events, after `count` came.
     pub(super) fn wake(&mut self, count: usize, fx: &mut Effects) {
         fx.wake(self.tails.all(|_| true));
         for group in self.groups.values_mut() {
@@ -78,42 +82,57 @@ impl TopicState {
         }
     }
 
-    /// Drops settled history that exceeds the retention, an eighth at a time, and says so in the journal.
+    /// Drops settled history that exceeds the retention, an eighth of it at a time, and says so in the journal.
     pub(super) fn trim(&mut self, fx: &mut Effects) {
         let (retention, now) = (fx.config.topics, fx.now);
-        let aged =
-            |oldest: Option<Timestamp>| oldest.zip(retention.age).is_some_and(|(oldest, age)| now.since(oldest) >= age);
-        let full = self.log.bytes() > retention.bytes;
-        if !full && !aged(self.log.oldest()) {
+        let too_much = self.log.bytes() > retention.bytes;
+        let too_old = self.log.oldest().zip(retention.age).is_some_and(|(oldest, age)| oldest + age <= now);
+        if !too_much && !too_old {
             return;
         }
-        self.expire_groups(fx);
-        let room = if full { retention.bytes - retention.bytes / 8 } else { retention.bytes };
         let (safe, before) = (self.safe(), self.log.first());
-        while !self.log.is_empty() && self.log.first() <= safe && (self.log.bytes() > room || aged(self.log.oldest())) {
+        let eighth = retention.bytes / 8;
+        let too_much = too_much && self.log.bytes() - self.log.bytes_after(safe) >= eighth;
+        let room = if too_much { retention.bytes - eighth } else { u64::MAX };
+        let youth = retention.age.filter(|_| too_old).map(|age| age - age / 8);
+        while let Some(oldest) = self.log.oldest()
+            && self.log.first() <= safe
+            && (self.log.bytes() > room || youth.is_some_and(|youth| now.since(oldest) >= youth))
+        {
             self.log.pop();
         }
         let first = self.log.first();
         if first > before {
-            for group in self.groups.values_mut().filter(|group| !group.expired) {
-                group.forget_below(first);
-            }
+            self.forget(fx);
             let record = Record::new("bus", "trim", self.name.to_text());
             fx.journal(record.with("through", first.get() - 1).with("events", first.get() - before.get()));
         }
     }
 
+    /// Lets groups forget what the topic has forgotten.
+    fn forget(&mut self, fx: &Effects) {
+        let oldest = self.log.first();
+        for group in self.groups.values_mut() {
+            group.forget_before(oldest, fx.now, fx.config.ack_timeout);
+        }
+    }
+
+    /// When the oldest event will be too old, if nothing holds it.
+    fn aged_at(&self, config: &Config) -> Option<Timestamp> {
+        let (oldest, age) = self.log.oldest().zip(config.topics.age)?;
+        (self.log.first() <= self.safe()).then_some(oldest + age)
+    }
+
     /// Lets groups that have been alone for long go of the floor.
-    pub(super) fn expire_groups(&mut self, fx: &mut Effects) {
-        for (name, group) in &mut self.groups {
+    fn expire_groups(&mut self, fx: &mut Effects) {
+        for group in self.groups.values_mut() {
             let alone = group.idle_since.is_some_and(|since| fx.now.since(since) >= fx.config.group_expiry);
             if alone && !group.expired {
                 group.expired = true;
-                let backlog = self.log.end().get() - group.cursor().get();
                 let record = Record::new("bus", "group_expired", self.name.to_text())
-                    .with("group", name.to_text())
+                    .with("group", group.name.to_text())
                     .with("floor", group.floor())
-                    .with("backlog", backlog)
+                    .with("backlog", group.backlog(&self.log))
                     .with_severity(Severity::Medium);
                 fx.journal(record);
             }
@@ -121,43 +140,37 @@ impl TopicState {
     }
 
     /// Lets a group that had expired hold the floor again, and says what it has missed meanwhile.
-    pub(super) fn return_group(&mut self, name: &GroupName, fx: &mut Effects) {
-        let Some(group) = self.groups.get_mut(name).filter(|group| group.expired) else {
-            return;
-        };
+    pub(super) fn return_group(&mut self, incarnation: u64, fx: &mut Effects) {
+        let oldest = self.log.first();
+        let Some(group) = self.groups.get_mut(&incarnation).filter(|group| group.expired) else { return };
+        group.forget_before(oldest, fx.now, fx.config.ack_timeout);
         group.expired = false;
-        let missed = group.forget_below(self.log.first());
-        if missed > 0 {
+        let lost = std::mem::take(&mut group.lost);
+        if lost > 0 {
             let record = Record::new("bus", "data_loss", self.name.to_text())
-                .with("group", name.to_text())
-                .with("events", missed)
-                .with("resumes_at", self.log.first())
+                .with("group", group.name.to_text())
+                .with("events", lost)
+                .with("resumes_at", oldest)
                 .with_severity(Severity::High);
             fx.journal(record);
         }
     }
 
-    /// Ends what is due in one group and answers with what has to be buried.
-    pub(super) fn expire_deliveries(&mut self, name: &GroupName, fx: &mut Effects) -> Vec<Position> {
-        let Some(group) = self.groups.get_mut(name) else {
-            return Vec::new();
-        };
-        if group.next_due().is_none_or(|at| at > fx.now) {
-            return Vec::new();
-        }
-        let dying = group.expire(fx.now);
-        fx.wake(group.wake(&self.log, usize::MAX));
-        dying
+    /// Does what time has brought, deliveries aside.
+    pub(super) fn sweep(&mut self, fx: &mut Effects) {
+        self.expire_groups(fx);
+        self.keys.expire(fx.now, fx.config.idempotency_window);
+        self.trim(fx);
+        self.forget(fx);
     }
 
     /// When something is due here next, whether or not anybody calls.
     pub(super) fn next_due(&self, config: &Config) -> Option<Timestamp> {
         let deliveries = self.groups.values().filter_map(GroupState::next_due);
         let alone = self.groups.values().filter(|group| !group.expired).filter_map(|group| group.idle_since);
-        let oldest = self.log.oldest().filter(|_| self.log.first() <= self.safe());
-        let aged = oldest.zip(config.topics.age).map(|(oldest, age)| oldest + age);
         let keys = self.keys.oldest().map(|at| at + config.idempotency_window);
-        deliveries.chain(alone.map(|since| since + config.group_expiry)).chain(aged).chain(keys).min()
+        let expiry = alone.map(|since| since + config.group_expiry);
+        deliveries.chain(expiry).chain(self.aged_at(config)).chain(keys).min()
     }
 
     /// Whether nothing would be lost if the topic were forgotten.

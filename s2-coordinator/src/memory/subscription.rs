@@ -38,7 +38,8 @@ impl MemoryConsumer {
     }
 
     fn take_now(&self, inner: &mut Inner, max: usize) -> Result<Vec<Handed>, Error> {
-        inner.topics.take(&self.origin, max, &mut inner.fx).ok_or_else(|| self.gone())
+        let mut place = inner.topics.place(&self.origin).ok_or_else(|| self.gone())?;
+        Ok(place.take(self.origin.consumer, max, &mut inner.fx))
     }
 
     fn gone(&self) -> Error {
@@ -54,7 +55,7 @@ impl MemoryConsumer {
 
     fn leave(&self) {
         if !self.closed.swap(true, Ordering::AcqRel) {
-            self.store.with(|inner| inner.topics.leave_one(&self.origin, &mut inner.fx));
+            self.store.with(|inner| inner.topics.leave(&self.origin, &mut inner.fx));
         }
     }
 }
@@ -96,22 +97,18 @@ impl Future for Next<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let consumer = self.consumer;
+        // Whoever waits needs the timer; if its runtime is gone, this one's will do.
+        timer::ensure(consumer.store.shared())?;
         consumer.store.with(|inner| {
             if consumer.is_closed() {
                 return Poll::Ready(Ok(None));
             }
-            let taken = consumer.take_now(inner, 1).map(|mut taken| taken.pop());
-            match taken {
+            match consumer.take_now(inner, 1).map(|mut taken| taken.pop()) {
                 Ok(None) => {
-                    // Whoever waits needs the timer; if its runtime is gone, this one's will do.
-                    timer::ensure(consumer.store.shared(), inner)?;
                     self.ticket = inner.topics.wait(&consumer.origin, self.ticket, cx.waker());
                     Poll::Pending
                 }
-                answer => {
-                    self.ticket.take().map(|ticket| inner.topics.stop_waiting(&consumer.origin, ticket));
-                    Poll::Ready(answer)
-                }
+                answer => Poll::Ready(answer),
             }
         })
     }
@@ -119,12 +116,9 @@ impl Future for Next<'_> {
 
 impl Drop for Next<'_> {
     fn drop(&mut self) {
-        let Some(ticket) = self.ticket else { return };
-        self.consumer.store.with(|inner| {
+        if let Some(ticket) = self.ticket {
             let origin = &self.consumer.origin;
-            if !inner.topics.stop_waiting(origin, ticket) {
-                inner.topics.pass_on(origin, &mut inner.fx);
-            }
-        });
+            self.consumer.store.with(|inner| inner.topics.stop_waiting(origin, ticket, &mut inner.fx));
+        }
     }
 }

@@ -1,0 +1,73 @@
+//! Settling in memory.
+
+use std::time::Duration;
+
+use crate::dead_letter::AttemptEnd;
+use crate::error::Error;
+use crate::event::{Fingerprint, NewEvent};
+use crate::memory::effects::Effects;
+use crate::memory::place::Place;
+use crate::memory::topics::Topics;
+use crate::settle::{Receipt, Settled, Settlement};
+use crate::time::Timestamp;
+
+impl Topics {
+    pub(super) fn settle(
+        &mut self,
+        receipt: &Receipt,
+        settlement: Settlement,
+        fx: &mut Effects,
+    ) -> Result<Settled, Error> {
+        settlement.check(&fx.config.limits)?;
+        let position = receipt.position();
+        let said = match &settlement {
+            Settlement::Commit(outputs) => Some(Fingerprint::of_all(outputs.iter().map(NewEvent::fingerprint))),
+            _ => None,
+        };
+        let mut place = self.place_of(receipt)?;
+        if let Some(before) = place.group.answer(receipt, Some((&settlement, said)))? {
+            return Ok(before);
+        }
+        let outcome = match settlement {
+            Settlement::Ack => Settled::Acked,
+            Settlement::Commit(outputs) => {
+                let published = self.publish(&outputs, fx)?;
+                place = self.place_of(receipt)?;
+                Settled::Committed(published.into())
+            }
+            Settlement::Nack { delay, reason } if !place.group.is_last_attempt(position) => {
+                return Ok(place.give_back(position, delay, reason, fx));
+            }
+            Settlement::Nack { reason, .. } => {
+                return place.give_up(receipt, AttemptEnd::Nacked { reason, retry_at: None }, fx);
+            }
+            Settlement::DeadLetter { reason } => return place.give_up(receipt, AttemptEnd::Refused { reason }, fx),
+        };
+        place.group.finish(position, fx.now, outcome.clone(), said);
+        place.wake(1, fx);
+        self.trim(&receipt.origin().topic, fx);
+        Ok(outcome)
+    }
+
+    pub(super) fn extend(&mut self, receipt: &Receipt, by: Duration, fx: &mut Effects) -> Result<Timestamp, Error> {
+        fx.config.limits.check_ack_timeout(by)?;
+        let place = self.place_of(receipt)?;
+        place.group.answer(receipt, None)?;
+        let deadline = fx.now + by;
+        place.group.extend(receipt.position(), deadline);
+        fx.arm(deadline);
+        Ok(deadline)
+    }
+
+    fn place_of(&mut self, receipt: &Receipt) -> Result<Place<'_>, Error> {
+        self.place(receipt.origin()).ok_or_else(|| receipt.stale(None))
+    }
+}
+
+impl Place<'_> {
+    fn give_up(&mut self, receipt: &Receipt, end: AttemptEnd, fx: &mut Effects) -> Result<Settled, Error> {
+        let id = self.bury(receipt.position(), fx.now, end, fx).ok_or_else(|| receipt.stale(None))?;
+        self.wake(1, fx);
+        Ok(Settled::DeadLettered(id))
+    }
+}
