@@ -6,6 +6,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use criterion::{Criterion, Throughput};
 use s2_coordinator::{
     EventBus, EventType, GroupName, MemoryBus, MemoryStore, NewEvent, Start, Subscribe, Subscription, SwarmId, Topic,
@@ -17,10 +18,11 @@ const GROUP: GroupName = GroupName::from_static("workers");
 /// Events of one round.
 const ROUND: usize = 1000;
 const BATCH: usize = 64;
+/// What raw channels carry: the payload alone, without envelope, group or ack.
+const PAYLOAD: Bytes = Bytes::from_static(b"payload of 16 b.");
 
 fn event() -> NewEvent {
-    NewEvent::new(TOPIC, EventType::from_static("bench.tick"), SwarmId::from_static("bench"))
-        .with_data("payload of 16 b")
+    NewEvent::new(TOPIC, EventType::from_static("bench.tick"), SwarmId::from_static("bench")).with_data(PAYLOAD)
 }
 
 fn one_core() -> Runtime {
@@ -52,21 +54,16 @@ async fn in_batches(bus: &MemoryBus, subscription: &Subscription, events: &[NewE
     }
 }
 
-async fn through_async_channel(sender: &async_channel::Sender<NewEvent>, receiver: &async_channel::Receiver<NewEvent>) {
-    let event = event();
+async fn through_async_channel(sender: &async_channel::Sender<Bytes>, receiver: &async_channel::Receiver<Bytes>) {
     for _ in 0..ROUND {
-        sender.send(event.clone()).await.expect("sent");
+        sender.send(PAYLOAD).await.expect("sent");
         black_box(receiver.recv().await.expect("received"));
     }
 }
 
-async fn through_mpsc(
-    sender: &tokio::sync::mpsc::Sender<NewEvent>,
-    receiver: &mut tokio::sync::mpsc::Receiver<NewEvent>,
-) {
-    let event = event();
+async fn through_mpsc(sender: &tokio::sync::mpsc::Sender<Bytes>, receiver: &mut tokio::sync::mpsc::Receiver<Bytes>) {
     for _ in 0..ROUND {
-        sender.send(event.clone()).await.expect("sent");
+        sender.send(PAYLOAD).await.expect("sent");
         black_box(receiver.recv().await.expect("received"));
     }
 }
@@ -84,13 +81,12 @@ async fn to_tails(bus: &MemoryBus, tails: &mut [s2_coordinator::Tail], events: &
 }
 
 async fn to_broadcast(
-    sender: &tokio::sync::broadcast::Sender<NewEvent>,
-    receivers: &mut [tokio::sync::broadcast::Receiver<NewEvent>],
+    sender: &tokio::sync::broadcast::Sender<Bytes>,
+    receivers: &mut [tokio::sync::broadcast::Receiver<Bytes>],
 ) {
-    let event = event();
     for _ in 0..ROUND / BATCH {
         for _ in 0..BATCH {
-            sender.send(event.clone()).expect("sent");
+            sender.send(PAYLOAD).expect("sent");
         }
         for receiver in &mut *receivers {
             for _ in 0..BATCH {
@@ -188,9 +184,9 @@ fn percentiles(mut samples: Vec<Duration>) -> (f64, f64) {
     (at(50), at(99))
 }
 
-fn latency() {
+/// From publish to delivery at a consumer that waits, the publisher going idle in between: S² and a raw channel.
+fn latency(name: &str, runtime: &Runtime) {
     const SAMPLES: usize = 20_000;
-    let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("a runtime");
     let epoch = Instant::now();
     let stamp = move || u64::try_from(epoch.elapsed().as_nanos()).expect("a short run");
     let since = move |start: u64| Duration::from_nanos(stamp().saturating_sub(start));
@@ -210,7 +206,7 @@ fn latency() {
         let event = event();
         while !consumer.is_finished() {
             bus.publish(&[event.clone().with_data(stamp().to_be_bytes().to_vec())]).await.expect("published");
-            tokio::time::sleep(Duration::from_micros(20)).await;
+            pause().await;
         }
         consumer.await.expect("no panic")
     });
@@ -225,15 +221,26 @@ fn latency() {
         });
         while !consumer.is_finished() {
             let _ = sender.send(stamp()).await;
-            tokio::time::sleep(Duration::from_micros(20)).await;
+            pause().await;
         }
         consumer.await.expect("no panic")
     });
     let ((raw50, raw99), (s50, s99)) = (percentiles(raw), percentiles(s2));
-    println!("\n| publish → delivery at a waiting consumer, two threads | p50 µs | p99 µs |");
+    println!("| {name}, raw async-channel | {raw50:.1} | {raw99:.1} |");
+    println!("| {name}, s2 | {s50:.1} ({:.1}×) | {s99:.1} ({:.1}×) |", s50 / raw50, s99 / raw99);
+}
+
+/// Lets the consumer finish and wait again.
+async fn pause() {
+    tokio::time::sleep(Duration::from_micros(20)).await;
+}
+
+fn latencies() {
+    println!("\n| publish → delivery at a waiting consumer | p50 µs | p99 µs |");
     println!("|---|---|---|");
-    println!("| raw async-channel | {raw50:.1} | {raw99:.1} |");
-    println!("| s2 | {s50:.1} ({:.1}×) | {s99:.1} ({:.1}×) |", s50 / raw50, s99 / raw99);
+    latency("one thread", &one_core());
+    let two = Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("a runtime");
+    latency("two threads, asleep", &two);
 }
 
 fn main() {
@@ -244,8 +251,8 @@ fn main() {
         .configure_from_args();
     throughput(&mut criterion);
     criterion.final_summary();
-    if !std::env::args().any(|argument| argument == "--test") {
+    if std::env::args().any(|argument| argument == "--bench") {
         ratios();
-        latency();
+        latencies();
     }
 }

@@ -179,7 +179,7 @@ impl Model {
                 State::InFlight { deadline: at } | State::Delayed { until: at } if at <= self.now => Some((at, nth)),
                 _ => None,
             };
-            let Some((_, nth)) = self.records[group].iter().enumerate().filter_map(due).min() else { return };
+            let Some((at, nth)) = self.records[group].iter().enumerate().filter_map(due).min() else { return };
             let record = &mut self.records[group][nth];
             if let State::Delayed { .. } = record.state {
                 (record.state, record.suspect) = (State::Ready, false);
@@ -188,18 +188,18 @@ impl Model {
             let end = if self.consumers[record.consumer].2 { End::TimedOut } else { End::Lost };
             record.ends.insert(record.deliveries, (end, None));
             if record.deliveries - record.born >= DELIVERIES {
-                self.bury(group, nth, end);
+                self.bury(group, nth, end, at);
             } else {
                 (record.state, record.suspect) = (State::Ready, true);
             }
         }
     }
 
-    fn bury(&mut self, group: usize, event: usize, end: End) -> u64 {
+    fn bury(&mut self, group: usize, event: usize, end: End, at: u64) -> u64 {
         self.last_letter += 1;
         let record = &mut self.records[group][event];
         record.state = State::Dead;
-        record.settled_at = self.now;
+        record.settled_at = at;
         record.ends.insert(record.deliveries, (end, Some(self.last_letter)));
         let lived = record.ends.range(record.born + 1..);
         let history = lived.map(|(delivery, (end, _))| (*delivery, *end)).collect();
@@ -277,7 +277,7 @@ impl Model {
                 record.state = if delay == 0 { State::Ready } else { State::Delayed { until: now + delay } };
                 Answer::GivenBack
             }
-            Said::Failed(end) => Answer::Dead(self.bury(held.group, held.event, end)),
+            Said::Failed(end) => Answer::Dead(self.bury(held.group, held.event, end, now)),
         }
     }
 

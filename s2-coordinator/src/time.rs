@@ -61,7 +61,7 @@ impl Timestamp {
 
 /// Whole microseconds, rounded up, so that a wait is never shorter than asked.
 fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX)
+    duration.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(duration.subsec_nanos().div_ceil(1000)))
 }
 
 impl std::ops::Add<Duration> for Timestamp {
