@@ -40,13 +40,13 @@ impl Shared {
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct TinyBus {
+pub(crate) struct TinyBus {
     shared: Arc<Shared>,
     closed: Arc<AtomicBool>,
 }
 
 impl TinyBus {
-    pub fn another(&self) -> Self {
+    pub(crate) fn another(&self) -> Self {
         Self { shared: Arc::clone(&self.shared), closed: Arc::default() }
     }
 

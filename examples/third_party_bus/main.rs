@@ -26,7 +26,7 @@ impl Backend for Tiny {
     }
 
     fn guarantees(&self) -> &[Guarantee] {
-        &[Guarantee::Replay]
+        &[Guarantee::AtomicBatch, Guarantee::Replay]
     }
 }
 

@@ -64,3 +64,8 @@ impl Fleet for MemoryFleet {
         self.clock.advance(by);
     }
 }
+
+/// The README's quick start is a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}

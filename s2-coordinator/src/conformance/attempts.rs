@@ -18,6 +18,10 @@ cases! {
     what_was_not_handed_out_costs_no_attempt: [Redelivery];
     a_crash_is_noticed_although_nobody_asks: [Redelivery];
     a_group_may_allow_other_numbers: [DeadLetters];
+    a_delay_that_ends_wakes_a_waiter: [Redelivery];
+    a_deadline_that_passed_is_a_timeout_even_if_the_consumer_left_since: [DeadLetters];
+    the_latest_subscription_decides_how_often: [DeadLetters];
+    a_history_names_who_handled_it: [DeadLetters];
 }
 
 async fn error_timeout_and_crash_count_alike(given: Given) -> Outcome {
@@ -224,5 +228,69 @@ async fn a_group_may_allow_other_numbers(given: Given) -> Outcome {
     fleet.advance(Duration::from_secs(5)).await;
     idle(&subscription).await?;
     assert_eq!(bus.dead_letters(&DeadLetters::all()).await?.len(), 1);
+    Ok(())
+}
+
+async fn a_delay_that_ends_wakes_a_waiter(given: Given) -> Outcome {
+    let fleet = given.fleet().await;
+    let bus = fleet.bus();
+    publish(&*bus, 0..1).await?;
+    let subscription = subscribe(&*bus).await?;
+    next(&subscription).await?.nack(Duration::from_secs(5)).await?;
+    let waiting = tokio::spawn(async move { next(&subscription).await });
+    tokio::task::yield_now().await;
+    fleet.advance(Duration::from_secs(5)).await;
+    assert_eq!(waiting.await.expect("no panic")?.attempt, 2);
+    Ok(())
+}
+
+async fn a_deadline_that_passed_is_a_timeout_even_if_the_consumer_left_since(given: Given) -> Outcome {
+    let fleet = given.fleet().await;
+    let bus = fleet.bus();
+    publish(&*bus, 0..1).await?;
+    let subscription = bus.subscribe(&workers().with_deliveries(1)).await?;
+    let held = next(&subscription).await?;
+    fleet.advance(2 * ACK_TIMEOUT).await;
+    drop(subscription);
+    let letter = &bus.dead_letters(&DeadLetters::all()).await?[0];
+    assert_eq!(letter.history[0].end, AttemptEnd::TimedOut);
+    assert_eq!((letter.history[0].ended, letter.died), (held.deadline, held.deadline));
+    Ok(())
+}
+
+async fn the_latest_subscription_decides_how_often(given: Given) -> Outcome {
+    let fleet = given.fleet().await;
+    let bus = fleet.bus();
+    publish(&*bus, 0..1).await?;
+    let patient = bus.subscribe(&workers().with_deliveries(9)).await?;
+    for attempt in 1..=7 {
+        let delivery = next(&patient).await?;
+        assert_eq!(delivery.attempt, attempt);
+        delivery.nack(Duration::ZERO).await?;
+    }
+    let _indifferent = subscribe(&*bus).await?;
+    assert!(matches!(next(&patient).await?.nack(Duration::ZERO).await?, Settled::Retrying(_)));
+    let _strict = bus.subscribe(&workers().with_deliveries(2)).await?;
+    assert!(matches!(next(&patient).await?.nack(Duration::ZERO).await?, Settled::DeadLettered(_)));
+    Ok(())
+}
+
+async fn a_history_names_who_handled_it(given: Given) -> Outcome {
+    let fleet = given.fleet().await;
+    let bus = fleet.bus();
+    publish(&*bus, 0..1).await?;
+    let alice = bus.subscribe(&workers().with_consumer("alice".parse()?).with_deliveries(2)).await?;
+    next(&alice).await?.nack(Duration::ZERO).await?;
+    alice.close().await?;
+    let bob = bus.subscribe(&workers().with_consumer("bob".parse()?)).await?;
+    let delivery = next(&bob).await?;
+    bob.close().await?;
+    // Bob has left, but goes on working for a while.
+    delivery.extend(2 * ACK_TIMEOUT).await?;
+    fleet.advance(2 * ACK_TIMEOUT).await;
+    let letter = &bus.dead_letters(&DeadLetters::all()).await?[0];
+    let told: Vec<_> = letter.history.iter().map(|attempt| attempt.consumer.as_str()).collect();
+    assert_eq!((told, &letter.history[1].end), (vec!["alice", "bob"], &AttemptEnd::Lost));
+    assert_eq!(letter.history[1].duration(), 2 * ACK_TIMEOUT);
     Ok(())
 }

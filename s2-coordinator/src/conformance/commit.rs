@@ -17,6 +17,7 @@ cases! {
     a_stale_commit_publishes_nothing: [Commit, Replay];
     an_ack_and_a_commit_exclude_each_other: [Commit, Replay];
     a_pipeline_of_crashing_workers_has_each_effect_once: [Commit, Replay];
+    a_commit_that_says_something_else_is_refused: [Commit, Fencing, Replay];
 }
 
 fn result(n: usize) -> NewEvent {
@@ -142,5 +143,20 @@ async fn a_pipeline_of_crashing_workers_has_each_effect_once(given: Given) -> Ou
     let mut results: Vec<usize> = contents(&*bus, &RESULTS).await?.iter().map(|event| number(event)).collect();
     results.sort_unstable();
     assert_eq!(results, Vec::from_iter(0..EVENTS));
+    Ok(())
+}
+
+async fn a_commit_that_says_something_else_is_refused(given: Given) -> Outcome {
+    let fleet = given.fleet().await;
+    let bus = fleet.bus();
+    publish(&*bus, 0..1).await?;
+    let subscription = subscribe(&*bus).await?;
+    let delivery = next(&subscription).await?;
+    let first = delivery.commit(&[result(1)]).await?;
+    refused!(delivery.commit(&[result(2)]).await, Error::AlreadySettled { outcome: "committed", .. });
+    refused!(delivery.commit(&[result(1), result(2)]).await, Error::AlreadySettled { .. });
+    refused!(delivery.commit(&[]).await, Error::AlreadySettled { .. });
+    assert_eq!(delivery.commit(&[result(1)]).await?, first);
+    assert_eq!(contents(&*bus, &RESULTS).await?.len(), 1);
     Ok(())
 }

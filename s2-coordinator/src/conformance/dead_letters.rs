@@ -23,6 +23,8 @@ cases! {
     a_redrive_that_cannot_be_done_does_nothing: [DeadLetters];
     a_purged_dead_letter_is_gone: [DeadLetters];
     other_groups_are_not_concerned: [DeadLetters];
+    a_redriven_event_wakes_a_waiter: [DeadLetters];
+    ids_and_filters_are_combined: [DeadLetters];
 }
 
 /// Publishes and refuses `numbers` of the orders.
@@ -195,5 +197,30 @@ async fn other_groups_are_not_concerned(given: Given) -> Outcome {
     idle(&audit).await?;
     bus.publish(&[event(1)]).await?;
     assert_eq!(number(&next(&audit).await?.event), 1);
+    Ok(())
+}
+
+async fn a_redriven_event_wakes_a_waiter(given: Given) -> Outcome {
+    let fleet = given.fleet().await;
+    let bus = fleet.bus();
+    refuse(&*bus, 0..1).await?;
+    let subscription = subscribe(&*bus).await?;
+    let waiting = tokio::spawn(async move { next(&subscription).await });
+    tokio::task::yield_now().await;
+    bus.redrive(&DeadLetters::all()).await?;
+    assert_eq!(waiting.await.expect("no panic")?.attempt, 1);
+    Ok(())
+}
+
+async fn ids_and_filters_are_combined(given: Given) -> Outcome {
+    let fleet = given.fleet().await;
+    let bus = fleet.bus();
+    let ids = refuse(&*bus, 0..3).await?;
+    let both = DeadLetters::all().with_ids([ids[0], ids[1]]);
+    assert_eq!(bus.redrive(&both.clone().with_topic(RESULTS)).await?, [], "one that is there is not unknown");
+    assert_eq!(bus.redrive(&both.clone().with_limit(1)).await?, [Redriven { id: ids[0], duplicate: false }]);
+    let rest = [Redriven { id: ids[0], duplicate: true }, Redriven { id: ids[1], duplicate: false }];
+    assert_eq!(bus.redrive(&both).await?, rest);
+    assert_eq!(letters(&*bus).await?.len(), 1);
     Ok(())
 }

@@ -27,6 +27,8 @@ cases! {
     a_batch_takes_what_is_there_and_no_more_than_asked: [];
     a_subscription_with_bad_settings_is_refused: [];
     ten_thousand_consumer_names_leave_nothing_behind: [];
+    two_tasks_may_wait_on_one_subscription: [];
+    what_comes_back_comes_first: [Redelivery];
 }
 
 async fn a_hundred_events_before_the_first_subscriber_are_delivered(given: Given) -> Outcome {
@@ -234,5 +236,35 @@ async fn ten_thousand_consumer_names_leave_nothing_behind(given: Given) -> Outco
     assert_eq!((groups[0].consumers, groups[0].in_flight, groups[0].backlog), (0, 0, 1));
     bus.publish(&[event(2)]).await?;
     assert_eq!(handle(&subscribe(&*bus).await?, 2).await?, [1, 2]);
+    Ok(())
+}
+
+async fn two_tasks_may_wait_on_one_subscription(given: Given) -> Outcome {
+    let fleet = given.fleet().await;
+    let bus = fleet.bus();
+    let subscription = Arc::new(subscribe(&*bus).await?);
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let subscription = Arc::clone(&subscription);
+        tasks.spawn(async move { handle(&subscription, 50).await });
+    }
+    publish(&*bus, 0..100).await?;
+    let mut numbers = Vec::new();
+    for handled in within("both tasks", tasks.join_all()).await {
+        numbers.extend(handled?);
+    }
+    assert_eq!(BTreeSet::from_iter(numbers), (0..100).collect());
+    Ok(())
+}
+
+async fn what_comes_back_comes_first(given: Given) -> Outcome {
+    let fleet = given.fleet().await;
+    let bus = fleet.bus();
+    publish(&*bus, 0..6).await?;
+    let subscription = subscribe(&*bus).await?;
+    let (first, second) = (next(&subscription).await?, next(&subscription).await?);
+    second.nack(Duration::ZERO).await?;
+    first.nack(Duration::ZERO).await?;
+    assert_eq!(handle(&subscription, 6).await?, Vec::from_iter(0..6));
     Ok(())
 }

@@ -157,10 +157,19 @@ pub struct Report {
     pub left_out: Vec<(String, Guarantee)>,
 }
 
+impl Report {
+    fn cases_without(&self, guarantee: Guarantee) -> impl Iterator<Item = &str> {
+        self.left_out.iter().filter(move |(_, missing)| *missing == guarantee).map(|(case, _)| case.as_str())
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (case, guarantee) in &self.left_out {
-            writeln!(f, "left out {case}: the backend does not promise {guarantee:?}")?;
+        for guarantee in Guarantee::ALL {
+            let cases: Vec<&str> = self.cases_without(guarantee).collect();
+            if !cases.is_empty() {
+                writeln!(f, "left out without {guarantee:?}: {}", cases.join(", "))?;
+            }
         }
         for (case, why) in &self.failed {
             writeln!(f, "FAILED {case}: {why}")?;
@@ -200,9 +209,12 @@ pub async fn run(backend: Arc<dyn Backend>) -> Report {
 
 async fn run_one(case: &Case, given: Given) -> Result<(), String> {
     // A task of its own turns a failed assertion into an answer.
-    let task = tokio::spawn((case.run)(given));
-    match tokio::time::timeout(HANGS, task).await {
-        Err(_) => Err(format!("hangs: not done after {HANGS:?}")),
+    let mut task = tokio::spawn((case.run)(given));
+    match tokio::time::timeout(HANGS, &mut task).await {
+        Err(_) => {
+            task.abort();
+            Err(format!("hangs: not done after {HANGS:?}"))
+        }
         Ok(Ok(outcome)) => outcome.map_err(|error| format!("{}: {error}", error.code())),
         Ok(Err(failed)) => match failed.try_into_panic() {
             Err(cancelled) => Err(cancelled.to_string()),

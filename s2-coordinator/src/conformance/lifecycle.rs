@@ -8,6 +8,7 @@ use crate::conformance::harness::{Given, Outcome, cases};
 use crate::conformance::kit::{ORDERS, WORKERS, event, handle, idle, next, publish, refused, subscribe, within};
 use crate::dead_letter::DeadLetters;
 use crate::error::Error;
+use crate::name::Topic;
 use crate::start::Start;
 
 cases! {
@@ -18,6 +19,7 @@ cases! {
     closing_one_bus_leaves_the_others_alone: [];
     a_closed_subscription_leaves_the_group: [];
     a_removed_group_is_gone_for_everyone: [Fencing];
+    closing_ends_tails_of_the_journal: [Replay, Journal];
 }
 
 async fn five_thousand_survive_repeated_close_and_reopen(given: Given) -> Outcome {
@@ -157,4 +159,15 @@ async fn a_removed_group_is_gone_for_everyone(given: Given) -> Outcome {
     refused!(held.ack().await, Error::StaleDelivery { .. });
     assert_eq!(handle(&anew, 2).await?, [0, 1], "a group made anew starts anew");
     idle(&anew).await
+}
+
+async fn closing_ends_tails_of_the_journal(given: Given) -> Outcome {
+    let fleet = given.fleet().await;
+    let bus = fleet.bus();
+    let mut tail = bus.tail(&Topic::JOURNAL, Start::Now).await?;
+    let waiting = tokio::spawn(async move { tail.next().await.map(|event| event.is_none()) });
+    tokio::task::yield_now().await;
+    bus.close().await?;
+    assert!(within("the end of the tail", waiting).await.expect("no panic")?);
+    Ok(())
 }

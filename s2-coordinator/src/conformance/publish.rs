@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use crate::conformance::harness::{Given, Outcome, cases};
 use crate::conformance::kit::{
-    DAY, ORDERS, RESULTS, contents, event, event_on, handle, keyed, publish, refused, subscribe,
+    DAY, ORDERS, RESULTS, WORKERS, contents, event, event_on, handle, keyed, publish, refused, subscribe,
 };
+use crate::dead_letter::DeadLetters;
 use crate::error::Error;
 use crate::event::{JSON, NewEvent};
 use crate::name::{HeaderName, IdempotencyKey, NAME_BYTES, Subject, Topic};
+use crate::start::Start;
+use crate::subscription::Subscribe;
 use crate::time::Timestamp;
 
 cases! {
@@ -26,6 +29,9 @@ cases! {
     every_limit_is_enforced_and_named: [AtomicBatch, Replay];
     a_reserved_topic_is_read_only: [AtomicBatch];
     a_full_backlog_refuses_until_consumers_catch_up: [AtomicBatch, Retention];
+    a_full_topic_refuses_the_whole_batch: [AtomicBatch, Retention, Replay];
+    dead_letters_and_keys_count_as_held_until_they_go: [Retention, DeadLetters, Idempotency];
+    topics_groups_and_pages_are_bounded: [AtomicBatch, Replay, Retention];
 }
 
 async fn what_is_published_is_what_is_read(given: Given) -> Outcome {
@@ -215,5 +221,64 @@ async fn a_full_backlog_refuses_until_consumers_catch_up(given: Given) -> Outcom
     subscription.next().await?.expect("open").ack().await?;
     subscription.next().await?.expect("open").ack().await?;
     bus.publish(&[big.clone(), big]).await?;
+    Ok(())
+}
+
+async fn a_full_topic_refuses_the_whole_batch(given: Given) -> Outcome {
+    let fleet = given.fleet_with(|config| config.limits.backlog_bytes = 32 * 1024).await;
+    let bus = fleet.bus();
+    drop(bus.subscribe(&Subscribe::new(RESULTS, WORKERS)).await?);
+    let big = event_on(RESULTS, 1).with_data(vec![0; 20 * 1024]);
+    bus.publish(std::slice::from_ref(&big)).await?;
+    match bus.publish(&[event(1), big]).await {
+        Err(Error::BacklogFull { topic, held_bytes, max }) => {
+            assert_eq!((topic, max), (RESULTS, 32 * 1024));
+            assert!(held_bytes >= 20 * 1024);
+        }
+        other => panic!("expected a full backlog, got {other:?}"),
+    }
+    assert_eq!(contents(&*bus, &ORDERS).await?, []);
+    Ok(())
+}
+
+async fn dead_letters_and_keys_count_as_held_until_they_go(given: Given) -> Outcome {
+    let fleet = given.fleet_with(|config| config.limits.backlog_bytes = 64 * 1024).await;
+    let bus = fleet.bus();
+    let big = event(1).with_data(vec![0; 40 * 1024]);
+    bus.publish(std::slice::from_ref(&big)).await?;
+    let subscription = subscribe(&*bus).await?;
+    subscription.next().await?.expect("open").dead_letter("poison").await?;
+    refused!(bus.publish(std::slice::from_ref(&big)).await, Error::BacklogFull { .. });
+    bus.purge(&DeadLetters::all()).await?;
+    bus.publish(&[big]).await?;
+    subscription.next().await?.expect("open").ack().await?;
+    for n in 0.. {
+        let key = IdempotencyKey::new(format!("key {n} {}", "x".repeat(200)))?;
+        match bus.publish(&[event(n).with_idempotency_key(key)]).await {
+            Ok(_) => subscription.next().await?.expect("open").ack().await?,
+            Err(Error::BacklogFull { .. }) => break,
+            Err(error) => return Err(error),
+        }
+        assert!(n < 2000, "keys are not counted");
+    }
+    fleet.advance(DAY).await;
+    bus.publish(&[keyed(1, "after the window")]).await?;
+    Ok(())
+}
+
+async fn topics_groups_and_pages_are_bounded(given: Given) -> Outcome {
+    let change = |config: &mut crate::config::Config| (config.limits.topics, config.limits.groups) = (2, 1);
+    let fleet = given.fleet_with(change).await;
+    let bus = fleet.bus();
+    bus.publish(&[event(1), event_on(RESULTS, 1)]).await?;
+    let third = bus.publish(&[event(2), event_on(Topic::from_static("third"), 1)]).await;
+    refused!(third, Error::LimitExceeded { limit: "topics", actual: 3, max: 2, .. });
+    assert_eq!(contents(&*bus, &ORDERS).await?.len(), 1);
+    let first = subscribe(&*bus).await?;
+    let second = bus.subscribe(&Subscribe::new(ORDERS, "second".parse()?)).await;
+    refused!(second, Error::LimitExceeded { limit: "groups", actual: 2, max: 1, .. });
+    drop(first);
+    refused!(bus.read(&ORDERS, Start::Beginning, 0).await, Error::Invalid(_));
+    refused!(bus.read(&ORDERS, Start::Beginning, 501).await, Error::LimitExceeded { limit: "batch", .. });
     Ok(())
 }

@@ -15,6 +15,7 @@ use crate::name::GroupName;
 use crate::settle::Settlement;
 use crate::start::Start;
 use crate::subscription::Subscribe;
+use crate::time::Timestamp;
 
 cases! {
     trimming_never_drops_what_a_group_has_not_settled: [Retention, Replay];
@@ -26,6 +27,10 @@ cases! {
     a_dead_letter_outlives_trimming_and_can_be_redriven: [Retention, DeadLetters];
     a_group_without_consumers_lets_go_after_seven_days: [Retention, Replay];
     a_group_that_returns_in_time_misses_nothing: [Retention];
+    a_removed_group_holds_nothing_back: [Retention, Replay];
+    a_sources_clock_decides_nothing: [Retention, Replay];
+    trimming_is_journalled_by_the_eighth_and_not_by_the_event: [Retention, Journal];
+    what_a_group_lost_cannot_be_settled: [Retention, Fencing, DeadLetters];
 }
 
 const KIB: u64 = 1024;
@@ -198,5 +203,59 @@ async fn a_group_that_returns_in_time_misses_nothing(given: Given) -> Outcome {
     }
     churn(&*bus, &GroupName::from_static("busy"), 2, 0).await?;
     assert_eq!(handle(&subscribe(&*bus).await?, 2).await?, [0, 1]);
+    Ok(())
+}
+
+async fn a_removed_group_holds_nothing_back(given: Given) -> Outcome {
+    let fleet = keeping(&given, 16 * KIB).await;
+    let bus = fleet.bus();
+    drop(bus.subscribe(&Subscribe::new(ORDERS, "idle".parse()?)).await?);
+    churn(&*bus, &WORKERS, 0, 100).await?;
+    let floors = bus.groups(&ORDERS).await?;
+    assert_eq!((floors[0].floor.get(), floors[1].floor.get()), (0, 100));
+    assert_eq!(contents(&*bus, &ORDERS).await?.len(), 100);
+    bus.remove_group(&ORDERS, &"idle".parse()?).await?;
+    assert!(contents(&*bus, &ORDERS).await?.len() < 50);
+    Ok(())
+}
+
+async fn a_sources_clock_decides_nothing(given: Given) -> Outcome {
+    let fleet = given.fleet().await;
+    let bus = fleet.bus();
+    let skewed = |n: usize, days: u64| event(n).with_time(Timestamp::from_micros(days * 86_400_000_000));
+    bus.publish(&[skewed(0, 1), skewed(1, 100_000)]).await?;
+    handle(&subscribe(&*bus).await?, 2).await?;
+    fleet.advance(DAY).await;
+    assert_eq!(contents(&*bus, &ORDERS).await?.len(), 2, "one from 1970 is not old");
+    fleet.advance(7 * DAY).await;
+    assert_eq!(contents(&*bus, &ORDERS).await?.len(), 0, "one from 2243 is not young");
+    Ok(())
+}
+
+async fn trimming_is_journalled_by_the_eighth_and_not_by_the_event(given: Given) -> Outcome {
+    let fleet = keeping(&given, 64 * KIB).await;
+    let bus = fleet.bus();
+    let slow = bus.subscribe(&Subscribe::new(ORDERS, "slow".parse()?).with_prefetch(1000)).await?;
+    churn(&*bus, &WORKERS, 0, 400).await?;
+    handle(&slow, 400).await?;
+    let journal = fleet.journal();
+    let entries = journal.entries(journal.start().await?, 500).await?.items;
+    let trims = entries.iter().filter(|entry| entry.operation.as_str() == "trim").count();
+    assert!((1..=80).contains(&trims), "{trims} entries for some 340 events");
+    Ok(())
+}
+
+async fn what_a_group_lost_cannot_be_settled(given: Given) -> Outcome {
+    let fleet = given.fleet().await;
+    let bus = fleet.bus();
+    publish(&*bus, 0..1).await?;
+    let subscription = bus.subscribe(&Subscribe::new(ORDERS, "gone".parse()?).with_deliveries(9)).await?;
+    let held = next(&subscription).await?;
+    drop(subscription);
+    fleet.advance(15 * DAY).await;
+    assert_eq!(contents(&*bus, &ORDERS).await?.len(), 0, "it was not trimmed");
+    refused!(held.dead_letter("late").await, Error::NotRetained { .. });
+    refused!(held.nack(Duration::ZERO).await, Error::NotRetained { .. });
+    assert_eq!(bus.dead_letters(&DeadLetters::all()).await?, []);
     Ok(())
 }

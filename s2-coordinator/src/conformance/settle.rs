@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use crate::config::Retention;
 use crate::conformance::harness::{Given, Outcome, cases};
 use crate::conformance::kit::{
     ACK_TIMEOUT, ORDERS, WORKERS, event, handle, idle, next, number, publish, refused, subscribe, workers,
 };
 use crate::error::Error;
 use crate::settle::{Receipt, Settled, Settlement};
+use crate::start::Start;
 
 cases! {
     a_nacked_event_comes_back_after_its_delay_and_not_before: [Redelivery];
@@ -23,6 +25,8 @@ cases! {
     a_stale_delivery_cannot_be_extended: [Fencing];
     sixteen_tasks_settle_one_delivery_and_it_is_settled_once: [Fencing];
     delays_and_reasons_are_bounded: [Redelivery];
+    a_repeat_after_trimming_still_gets_the_first_answer: [Fencing, Retention];
+    the_verb_that_killed_an_event_is_the_one_that_is_answered: [Fencing, DeadLetters];
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -262,4 +266,43 @@ async fn delays_and_reasons_are_bounded(given: Given) -> Outcome {
     refused!(delivery.retry("x".repeat(1025)).await, Error::LimitExceeded { limit: "reason_bytes", actual: 1025, .. });
     refused!(delivery.dead_letter("x".repeat(1025)).await, Error::LimitExceeded { .. });
     delivery.ack().await
+}
+
+async fn a_repeat_after_trimming_still_gets_the_first_answer(given: Given) -> Outcome {
+    let fleet = given.fleet_with(|config| config.topics = Retention { bytes: 8 * 1024, age: None }).await;
+    let bus = fleet.bus();
+    let subscription = subscribe(&*bus).await?;
+    for n in 0..50 {
+        bus.publish(&[event(n).with_header("pad".parse()?, "x".repeat(1000))]).await?;
+    }
+    let mut deliveries = Vec::new();
+    for _ in 0..50 {
+        deliveries.push(next(&subscription).await?);
+    }
+    for delivery in &deliveries {
+        delivery.ack().await?;
+        delivery.ack().await?;
+    }
+    fleet.advance(ACK_TIMEOUT - SECOND).await;
+    assert!(bus.read(&ORDERS, Start::Beginning, 500).await?.items.len() < 20, "nothing was trimmed");
+    for delivery in &deliveries {
+        delivery.ack().await?;
+        refused!(delivery.nack(SECOND).await, Error::AlreadySettled { .. });
+    }
+    Ok(())
+}
+
+async fn the_verb_that_killed_an_event_is_the_one_that_is_answered(given: Given) -> Outcome {
+    let fleet = given.fleet().await;
+    let bus = fleet.bus();
+    publish(&*bus, 0..2).await?;
+    let subscription = bus.subscribe(&workers().with_deliveries(1)).await?;
+    let (nacked, refused) = (next(&subscription).await?, next(&subscription).await?);
+    let (death, other) = (nacked.retry("busy").await?, refused.dead_letter("poison").await?);
+    assert_eq!(nacked.retry("busy").await?, death);
+    assert_eq!(refused.dead_letter("poison").await?, other);
+    refused!(nacked.dead_letter("poison").await, Error::AlreadySettled { outcome: "dead-lettered", .. });
+    refused!(refused.retry("busy").await, Error::AlreadySettled { .. });
+    refused!(refused.ack().await, Error::AlreadySettled { .. });
+    Ok(())
 }

@@ -1,7 +1,6 @@
 //! The event bus in memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +12,7 @@ use crate::error::Error;
 use crate::event::{Event, NewEvent, Position, Published};
 use crate::group::Group;
 use crate::limits::Limits;
+use crate::memory::handle::Handle;
 use crate::memory::store::{Inner, MemoryStore};
 use crate::memory::subscription::MemoryConsumer;
 use crate::memory::tail::MemoryTail;
@@ -25,19 +25,6 @@ use crate::subscription::{Subscribe, Subscription};
 use crate::tail::Tail;
 use crate::time::Timestamp;
 
-/// What everything that one bus handed out has in common.
-#[derive(Debug)]
-pub(super) struct Handle {
-    pub(super) id: u64,
-    closed: AtomicBool,
-}
-
-impl Handle {
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-}
-
 /// An [`EventBus`] of a fleet in memory. Clones are the same handle: closing one closes all.
 #[derive(Clone, Debug)]
 pub struct MemoryBus {
@@ -45,10 +32,18 @@ pub struct MemoryBus {
     handle: Arc<Handle>,
 }
 
+impl MemoryStore {
+    /// A bus of this fleet. Each call makes another handle, which can be closed on its own.
+    #[must_use]
+    pub fn bus(&self) -> MemoryBus {
+        MemoryBus::new(self.clone())
+    }
+}
+
 impl MemoryBus {
-    pub(super) fn new(store: MemoryStore) -> Self {
+    fn new(store: MemoryStore) -> Self {
         let id = store.with(|inner| inner.fx.number());
-        Self { store, handle: Arc::new(Handle { id, closed: AtomicBool::new(false) }) }
+        Self { store, handle: Arc::new(Handle::new(id)) }
     }
 
     /// Runs a step, unless the bus is closed.
@@ -136,7 +131,7 @@ impl EventBus for MemoryBus {
     #[instrument(level = "debug", skip_all)]
     async fn close(&self) -> Result<(), Error> {
         self.store.with(|inner| {
-            self.handle.closed.store(true, Ordering::Release);
+            self.handle.close();
             inner.topics.close(self.handle.id, &mut inner.fx);
             let tails = inner.fx.journal.tails.all(|handle| handle == self.handle.id);
             inner.fx.wake(tails);

@@ -1,81 +1,11 @@
-//! The dead letters of the fleet.
-
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+//! Listing, redriving and purging dead letters in memory.
 
 use crate::dead_letter::{DeadLetter, DeadLetterId, DeadLetters, Redriven};
-use crate::entry::Record;
 use crate::error::Error;
 use crate::memory::effects::Effects;
+use crate::memory::grave::Grave;
 use crate::memory::log::weight;
-use crate::memory::slot::Slot;
 use crate::memory::topics::Topics;
-use crate::time::Timestamp;
-
-/// A dead letter, and what it takes to give it back.
-#[derive(Debug)]
-pub(super) struct Grave {
-    pub(super) letter: DeadLetter,
-    /// Which group of that name gave up on it.
-    pub(super) incarnation: u64,
-    pub(super) slot: Slot,
-}
-
-impl Grave {
-    /// What the journal says of it.
-    pub(super) fn record(&self, operation: &'static str) -> Record {
-        let event = &self.letter.event;
-        Record::new("bus", operation, event.topic.to_text())
-            .with("id", self.letter.id.get())
-            .with("group", self.letter.group.to_text())
-            .with("event", event.id.to_string())
-            .with("position", event.position)
-            .with("attempts", self.letter.history.len() as u64)
-            .with_trace(event.trace)
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Cemetery {
-    pub(super) graves: BTreeMap<DeadLetterId, Grave>,
-    /// Which were redriven within the idempotency window.
-    redriven: BTreeMap<DeadLetterId, Timestamp>,
-    by_age: VecDeque<DeadLetterId>,
-    last: DeadLetterId,
-}
-
-impl Cemetery {
-    pub(super) fn number(&mut self) -> DeadLetterId {
-        self.last = self.last.next();
-        self.last
-    }
-
-    /// Which dead letters are meant, the oldest first.
-    fn select(&self, which: &DeadLetters) -> Vec<DeadLetterId> {
-        let matching = self.graves.values().filter(|grave| which.matches(&grave.letter));
-        matching.take(which.limit).map(|grave| grave.letter.id).collect()
-    }
-
-    fn mark_redriven(&mut self, id: DeadLetterId, now: Timestamp) {
-        self.redriven.insert(id, now);
-        self.by_age.push_back(id);
-    }
-
-    /// Forgets redrives that nobody repeats any more.
-    pub(super) fn expire(&mut self, now: Timestamp, window: Duration) {
-        while let Some(id) = self.by_age.front()
-            && self.redriven.get(id).is_none_or(|at| now.since(*at) >= window)
-        {
-            self.redriven.remove(id);
-            self.by_age.pop_front();
-        }
-    }
-
-    /// When the oldest redrive happened.
-    pub(super) fn oldest(&self) -> Option<Timestamp> {
-        self.by_age.front().and_then(|id| self.redriven.get(id)).copied()
-    }
-}
 
 impl Topics {
     pub(super) fn dead_letters(&self, which: &DeadLetters, fx: &Effects) -> Result<Vec<DeadLetter>, Error> {
@@ -92,7 +22,7 @@ impl Topics {
             answers.push(Redriven { id, duplicate: false });
         }
         for id in which.ids.iter().copied().filter(|id| !self.dead.graves.contains_key(id)) {
-            if !self.dead.redriven.contains_key(&id) {
+            if !self.dead.was_redriven(id) {
                 return Err(Error::UnknownDeadLetter { id });
             }
             answers.push(Redriven { id, duplicate: true });

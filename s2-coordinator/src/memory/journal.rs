@@ -16,9 +16,11 @@ pub struct MemoryJournal {
     store: MemoryStore,
 }
 
-impl MemoryJournal {
-    pub(super) const fn new(store: MemoryStore) -> Self {
-        Self { store }
+impl MemoryStore {
+    /// The journal of this fleet.
+    #[must_use]
+    pub fn journal(&self) -> MemoryJournal {
+        MemoryJournal { store: self.clone() }
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! It is also the model: other backends must give the same answers to the same history.
 
+// State: pure and synchronous.
 mod wait;
 mod effects;
 mod log;
@@ -15,15 +16,20 @@ mod slot;
 mod slots;
 mod group;
 mod topic;
-mod dead_letter;
+mod grave;
 mod place;
 mod topics;
+// What the bus does to it.
 mod publish;
 mod settle;
-mod inbox;
+mod dead_letter;
+mod escalations;
+// The step, and what waits for it.
 mod store;
 mod timer;
 mod journal;
+mod inbox;
+mod handle;
 mod subscription;
 mod tail;
 mod bus;

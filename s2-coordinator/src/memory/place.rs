@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::dead_letter::{AttemptEnd, DeadLetter, DeadLetterId};
 use crate::event::Position;
-use crate::memory::dead_letter::{Cemetery, Grave};
 use crate::memory::effects::Effects;
+use crate::memory::grave::{Cemetery, Grave};
 use crate::memory::group::{GroupState, Handed};
 use crate::memory::log::{Log, weight};
 use crate::settle::Settled;

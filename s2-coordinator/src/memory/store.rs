@@ -13,10 +13,8 @@ use crate::entry::Record;
 use crate::error::Error;
 use crate::escalation::{NewEscalation, Raised};
 use crate::event::{NewEvent, Position, Published};
-use crate::memory::bus::MemoryBus;
 use crate::memory::effects::Effects;
-use crate::memory::inbox::{InboxState, MemoryInbox};
-use crate::memory::journal::MemoryJournal;
+use crate::memory::escalations::InboxState;
 use crate::memory::topics::Topics;
 use crate::random::Random;
 use crate::time::Timestamp;
@@ -123,24 +121,6 @@ impl MemoryStore {
     /// An empty fleet with settings of its own.
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder { config: Config::default(), clock: None, seed: None }
-    }
-
-    /// A bus of this fleet. Each call makes another handle, which can be closed on its own.
-    #[must_use]
-    pub fn bus(&self) -> MemoryBus {
-        MemoryBus::new(self.clone())
-    }
-
-    /// The journal of this fleet.
-    #[must_use]
-    pub fn journal(&self) -> MemoryJournal {
-        MemoryJournal::new(self.clone())
-    }
-
-    /// The inbox of this fleet.
-    #[must_use]
-    pub fn inbox(&self) -> MemoryInbox {
-        MemoryInbox::new(self.clone())
     }
 
     /// The clock that decides.

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 
 use crate::delivery::Delivery;
 use crate::error::Error;
-use crate::memory::bus::Handle;
 use crate::memory::group::Handed;
+use crate::memory::handle::Handle;
 use crate::memory::store::{Inner, MemoryStore};
 use crate::memory::timer;
 use crate::memory::wait::Ticket;

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use crate::error::Error;
 use crate::event::{Event, Position};
-use crate::memory::bus::Handle;
+use crate::memory::handle::Handle;
 use crate::memory::store::{Inner, MemoryStore};
 use crate::memory::timer;
 use crate::memory::wait::{Ticket, WaitList};

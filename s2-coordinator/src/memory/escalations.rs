@@ -1,0 +1,78 @@
+//! What waits for a person.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::entry::Record;
+use crate::error::Error;
+use crate::escalation::{Escalation, EscalationId, NewEscalation, Raised, Resolution};
+use crate::limits::check;
+use crate::memory::effects::Effects;
+use crate::name::Subject;
+use crate::time::Timestamp;
+
+#[derive(Debug, Default)]
+pub(super) struct InboxState {
+    pending: BTreeMap<EscalationId, Escalation>,
+    by_key: HashMap<Subject, EscalationId>,
+    resolved: BTreeMap<EscalationId, (Timestamp, Resolution)>,
+    last: EscalationId,
+}
+
+impl InboxState {
+    pub(super) fn escalate(&mut self, new: NewEscalation, fx: &mut Effects) -> Result<Raised, Error> {
+        let limits = &fx.config.limits;
+        limits.check_reason(&new.reason)?;
+        let what = || format!("the payload of escalation {}", new.key);
+        check("payload_bytes", what, new.payload.len(), limits.payload_bytes)?;
+        if let Some(&id) = self.by_key.get(&new.key) {
+            if let Some(escalation) = self.pending.get_mut(&id) {
+                escalation.times += 1;
+            }
+            return Ok(Raised { id, duplicate: true });
+        }
+        check("escalations", || "the inbox".into(), self.pending.len() + 1, limits.escalations)?;
+        self.last = self.last.next();
+        let id = self.last;
+        let record = Record::new("inbox", "escalate", new.key.to_text())
+            .with("id", id.get())
+            .with("reason", new.reason.clone())
+            .with_severity(new.severity)
+            .with_trace(new.trace);
+        fx.journal(record);
+        self.by_key.insert(new.key.clone(), id);
+        self.pending.insert(id, Escalation::raised(new, id, fx.now));
+        Ok(Raised { id, duplicate: false })
+    }
+
+    /// At most `limit` pending escalations that follow `after`.
+    pub(super) fn pending(&self, after: EscalationId, limit: usize) -> Vec<Escalation> {
+        self.pending.range(after.next()..).take(limit).map(|(_, escalation)| escalation.clone()).collect()
+    }
+
+    pub(super) fn resolve(&mut self, id: EscalationId, resolution: Resolution, fx: &mut Effects) -> Result<(), Error> {
+        let window = fx.config.idempotency_window;
+        self.resolved.retain(|_, (at, _)| fx.now.since(*at) < window);
+        if let Some((_, before)) = self.resolved.get(&id) {
+            if *before == resolution {
+                return Ok(());
+            }
+            let Resolution { by, decision } = before.clone();
+            return Err(Error::AlreadyResolved { id, by, decision });
+        }
+        fx.config.limits.check_reason(&resolution.by)?;
+        fx.config.limits.check_reason(&resolution.decision)?;
+        let Some(escalation) = self.pending.remove(&id) else {
+            return Err(Error::UnknownEscalation { id });
+        };
+        self.by_key.remove(&escalation.key);
+        let record = Record::new("inbox", "resolve", escalation.key.to_text())
+            .with("id", id.get())
+            .with("by", resolution.by.clone())
+            .with("decision", resolution.decision.clone())
+            .with("waited_ms", u64::try_from(fx.now.since(escalation.raised).as_millis()).unwrap_or(u64::MAX))
+            .with_trace(escalation.trace);
+        fx.journal(record);
+        self.resolved.insert(id, (fx.now, resolution));
+        Ok(())
+    }
+}

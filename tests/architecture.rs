@@ -1,0 +1,95 @@
+//! The order of the house: a module imports only from those above it, and S² names no client crate in public.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn source(crate_name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(crate_name).join("src")
+}
+
+/// The modules that `file` declares, in order.
+fn declared(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).expect("a module");
+    let module = |line: &str| {
+        let line = line.trim_start_matches("pub ");
+        line.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')).map(str::to_owned)
+    };
+    text.lines().filter_map(module).collect()
+}
+
+/// The files of a module, its own folder included.
+fn files(module: &Path) -> Vec<PathBuf> {
+    let file = module.with_extension("rs");
+    if file.is_file() {
+        return vec![file];
+    }
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(module).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    files.sort();
+    files
+}
+
+/// The paths below `prefix` that `text` mentions: the word that follows it.
+fn mentions(text: &str, prefix: &str) -> Vec<String> {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let word = |rest: &str| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    code.split(prefix).skip(1).map(word).filter(|word| !word.is_empty()).collect()
+}
+
+/// Everything that is wrong with the order of a crate.
+fn violations(crate_name: &str) -> Vec<String> {
+    let root = source(crate_name);
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for (folder, main, prefix) in
+        [(root.clone(), "lib.rs", "crate::"), (root.join("memory"), "mod.rs", "crate::memory::")]
+    {
+        let modules = declared(&folder.join(main));
+        let order: HashMap<&str, usize> = modules.iter().enumerate().map(|(nth, name)| (name.as_str(), nth)).collect();
+        for (nth, module) in modules.iter().enumerate() {
+            for file in files(&folder.join(module)) {
+                let text = fs::read_to_string(&file).expect("a module");
+                assert!(
+                    !text.contains("use crate::{"),
+                    "{}: one import a line, so that it can be checked",
+                    file.display()
+                );
+                for used in mentions(&text, prefix) {
+                    seen += 1;
+                    if order.get(used.as_str()).is_some_and(|used| *used > nth) {
+                        wrong.push(format!("{} knows {prefix}{used}, which is below it", file.display()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(seen > 100, "the check found too few imports to mean anything: {seen}");
+    wrong
+}
+
+#[test]
+fn every_module_knows_only_those_above_it() {
+    let wrong = violations("s2-coordinator");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_contract_names_no_backend() {
+    for module in declared(&source("s2-coordinator").join("lib.rs")) {
+        if ["memory", "redis", "conformance"].contains(&module.as_str()) {
+            continue;
+        }
+        let text = fs::read_to_string(source("s2-coordinator").join(&module).with_extension("rs")).expect("a module");
+        assert_eq!(mentions(&text, "crate::memory::"), [""; 0], "{module} knows the memory backend");
+    }
+}
+
+#[test]
+fn the_readme_lists_what_there_is() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let readme = fs::read_to_string(root.join("README.md")).expect("a README");
+    for file in ["docs/rules.md", "docs/benchmarks.md", "LICENSE-MIT", "LICENSE-APACHE", "tests/run.sh"] {
+        assert!(readme.contains(file) && root.join(file).exists(), "{file}");
+    }
+}

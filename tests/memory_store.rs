@@ -1,0 +1,210 @@
+//! What is particular to the fleet in memory: its timer, its seed, its steps.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use s2_coordinator::{
+    Config, Error, EventBus, EventBusExt, EventType, GroupName, Inbox, Journal, ManualClock, MemoryStore,
+    NewEscalation, NewEvent, Position, Record, Retention, Start, Subject, Subscribe, SwarmId, Topic,
+};
+use s2_tests::{MemoryFleet, START};
+use tokio::runtime::{Builder, Runtime};
+
+const TOPIC: Topic = Topic::from_static("topic");
+const SECRET: &str = "a payload that is nobody's business";
+
+fn event() -> NewEvent {
+    NewEvent::new(TOPIC, EventType::from_static("test"), SwarmId::from_static("test")).with_data(SECRET)
+}
+
+fn group() -> Subscribe {
+    Subscribe::new(TOPIC, GroupName::from_static("group"))
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_time().build().expect("a runtime")
+}
+
+/// Polls a future once.
+fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut cx) {
+        std::task::Poll::Ready(value) => Some(value),
+        std::task::Poll::Pending => None,
+    }
+}
+
+#[test]
+fn without_a_runtime_waiting_is_refused_and_the_rest_works() {
+    let store = MemoryStore::new();
+    let bus = store.bus();
+    assert!(matches!(poll_once(bus.subscribe(&group())), Some(Err(Error::NoRuntime))));
+    assert!(matches!(poll_once(bus.tail(&TOPIC, Start::Now)), Some(Err(Error::NoRuntime))));
+    assert!(matches!(poll_once(bus.publish_one(&event())), Some(Ok(_))));
+    assert!(matches!(poll_once(bus.read(&TOPIC, Start::Beginning, 1)), Some(Ok(page)) if page.items.len() == 1));
+}
+
+#[test]
+fn the_timer_survives_a_runtime_that_ends_before_it_ran() {
+    let fleet = MemoryFleet::new(Config::default());
+    let bus = fleet.store.bus();
+    let first = runtime();
+    let taker = first.block_on(async {
+        bus.publish_one(&event()).await?;
+        bus.subscribe(&group()).await
+    });
+    let taker = taker.expect("subscribed");
+    drop(first);
+    runtime().block_on(async {
+        let held = taker.try_next().await.expect("no error").expect("an event");
+        drop((taker, held));
+        comes_back_after_the_timeout(&fleet, &bus).await;
+    });
+}
+
+async fn comes_back_after_the_timeout(fleet: &MemoryFleet, bus: &dyn EventBus) {
+    let waiter = bus.subscribe(&group()).await.expect("subscribed");
+    let waiting = tokio::spawn(async move { waiter.next().await });
+    tokio::task::yield_now().await;
+    fleet.clock.advance(Duration::from_secs(30));
+    let delivery = tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("woken");
+    let delivery = delivery.expect("no panic").expect("no error").expect("open");
+    assert_eq!(delivery.attempt, 2);
+}
+
+#[test]
+fn the_timer_moves_on_when_its_runtime_ends_while_others_wait() {
+    let fleet = MemoryFleet::new(Config::default());
+    let bus = fleet.store.bus();
+    let crashing = Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
+    let held = crashing.block_on(async {
+        bus.publish_one(&event()).await.expect("published");
+        let subscription = bus.subscribe(&group()).await.expect("subscribed");
+        let delivery = subscription.next().await.expect("no error");
+        (subscription, delivery)
+    });
+    let other = Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
+    let waiting = other.spawn({
+        let bus = bus.clone();
+        async move { bus.subscribe(&group()).await?.next().await }
+    });
+    other.block_on(async {
+        while bus.groups(&TOPIC).await.expect("groups")[0].consumers < 2 {
+            tokio::task::yield_now().await;
+        }
+    });
+    drop(crashing);
+    drop(held);
+    fleet.clock.advance(Duration::from_secs(30));
+    let delivery = other.block_on(async { tokio::time::timeout(Duration::from_secs(30), waiting).await });
+    let delivery = delivery.expect("woken").expect("no panic").expect("no error").expect("open");
+    assert_eq!(delivery.attempt, 2);
+}
+
+#[test]
+fn a_dropped_store_ends_its_timer() {
+    let runtime = runtime();
+    runtime.block_on(async {
+        let store = MemoryStore::new();
+        let clock = Arc::downgrade(store.clock());
+        let bus = store.bus();
+        drop(bus.subscribe(&group()).await.expect("subscribed"));
+        tokio::task::yield_now().await;
+        drop((store, bus));
+        while clock.upgrade().is_some() {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn the_same_seed_gives_the_same_fleet() {
+    let history = |seed| {
+        runtime().block_on(async {
+            let clock = Arc::new(ManualClock::new(START));
+            let store = MemoryStore::builder().with_seed(seed).with_clock(clock).build();
+            let bus = store.bus();
+            let published = bus.publish(&[event(), event()]).await.expect("published");
+            let subscription = bus.subscribe(&group()).await.expect("subscribed");
+            let delivery = subscription.next().await.expect("no error").expect("open");
+            (published, delivery.retry("busy").await.expect("given back"))
+        })
+    };
+    assert_eq!(history(1), history(1));
+    assert_ne!(history(1), history(2));
+}
+
+#[test]
+fn debug_output_tells_no_payload_of_others() {
+    runtime().block_on(async {
+        let store = MemoryStore::new();
+        let bus = store.bus();
+        bus.publish_one(&event()).await.expect("published");
+        let subscription = bus.subscribe(&group()).await.expect("subscribed");
+        let shown = format!("{store:?} {bus:?} {subscription:?} {:?}", bus.tail(&TOPIC, Start::Now).await);
+        assert!(!shown.contains("business") && shown.len() < 2000, "{shown}");
+    });
+}
+
+#[test]
+fn a_step_is_one_change_at_one_time() {
+    runtime().block_on(async {
+        let fleet = MemoryFleet::new(Config::default());
+        let (store, bus) = (&fleet.store, fleet.store.bus());
+        let refused = store.step(|step| {
+            assert_eq!(step.now(), START);
+            let big = event().with_data(vec![0; 2 * 1024 * 1024]);
+            step.publish(&[event(), big]).map(|_| step.journal(Record::new("test", "never", "test")))
+        });
+        assert!(matches!(refused, Err(Error::LimitExceeded { limit: "payload_bytes", .. })));
+        store
+            .step(|step| {
+                step.publish(&[event()])?;
+                step.escalate(NewEscalation::new(Subject::from_static("key"), "test"))?;
+                step.journal(Record::new("test", "done", "test"));
+                Ok::<_, Error>(())
+            })
+            .expect("a step");
+        assert_eq!(bus.read(&TOPIC, Start::Beginning, 10).await.expect("read").items.len(), 1);
+        assert_eq!(store.inbox().pending(s2_coordinator::EscalationId::default(), 10).await.expect("inbox").len(), 1);
+        let entries = store.journal().entries(Position::ORIGIN, 10).await.expect("journal").items;
+        let operations: Vec<&str> = entries.iter().map(|entry| entry.operation.as_str()).collect();
+        assert_eq!(operations, ["escalate", "done"]);
+    });
+}
+
+#[test]
+fn a_forgotten_topic_disturbs_no_other_and_goes_on_above() {
+    runtime().block_on(async {
+        let mut config = Config::default();
+        config.topics = Retention { bytes: 64 * 1024, age: Some(Duration::from_secs(60)) };
+        let fleet = MemoryFleet::new(config);
+        let bus = fleet.store.bus();
+        let unused = Topic::from_static("unused");
+        let mut tail = bus.tail(&unused, Start::Now).await.expect("a tail");
+        let page = bus.read(&unused, Start::Beginning, 10).await.expect("read");
+        bus.publish(&vec![event(); 100]).await.expect("published");
+        fleet.clock.advance(Duration::from_secs(61));
+        assert_eq!(bus.read(&TOPIC, Start::Beginning, 10).await.expect("read").items.len(), 0);
+        let published = bus.publish_one(&event()).await.expect("published");
+        assert_eq!(published.position.get(), 101);
+        let elsewhere = NewEvent::new(unused.clone(), EventType::from_static("test"), SwarmId::from_static("test"));
+        assert_eq!(bus.publish_one(&elsewhere).await.expect("published").position.get(), 1);
+        assert_eq!(tail.next().await.expect("no gap").expect("open").position.get(), 1);
+        let following = bus.read(&unused, Start::After(page.next), 10).await.expect("read");
+        assert_eq!(following.items.len(), 1);
+    });
+}
+
+#[test]
+fn ten_thousand_topics_that_were_only_tailed_leave_room() {
+    runtime().block_on(async {
+        let bus = MemoryStore::new().bus();
+        for n in 0..10_001 {
+            let topic = Topic::new(format!("session-{n}")).expect("a topic");
+            let mut tail = bus.tail(&topic, Start::Now).await.expect("a tail");
+            assert!(poll_once(tail.next()).is_none(), "nothing was published");
+        }
+        bus.publish_one(&event()).await.expect("there is room for another topic");
+    });
+}
