@@ -85,6 +85,41 @@ fn a_contract_names_no_backend() {
     }
 }
 
+/// The async functions of a contract, each with the docs above it.
+fn async_functions(text: &str) -> Vec<(String, String)> {
+    let (mut found, mut docs, mut public_trait) = (Vec::new(), String::new(), false);
+    for line in text.lines() {
+        if !line.starts_with([' ', '}']) && !line.is_empty() {
+            public_trait = line.starts_with("pub trait");
+        }
+        let code = line.trim_start();
+        match code {
+            _ if code.starts_with("///") => docs.push_str(code),
+            _ if code.starts_with("pub async fn") || (public_trait && code.starts_with("async fn")) => {
+                found.push((code.to_owned(), std::mem::take(&mut docs)));
+            }
+            _ if code.starts_with("#[") => {}
+            _ => docs.clear(),
+        }
+    }
+    found
+}
+
+#[test]
+fn every_async_function_of_a_contract_says_how_it_fails_and_what_cancelling_does() {
+    let contracts = ["clock", "journal", "inbox", "settle", "delivery", "subscription", "tail", "bus"];
+    let mut seen = 0;
+    for contract in contracts {
+        let text = fs::read_to_string(source("s2-coordinator").join(contract).with_extension("rs")).expect("a module");
+        for (function, docs) in async_functions(&text) {
+            seen += 1;
+            assert!(docs.contains("# Cancel safety"), "{contract}: {function}");
+            assert!(docs.contains("# Errors") || function.contains("sleep_until"), "{contract}: {function}");
+        }
+    }
+    assert!(seen > 30, "the check found too few functions to mean anything: {seen}");
+}
+
 #[test]
 fn the_readme_lists_what_there_is() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -37,6 +37,10 @@ pub trait Journal: Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it changes nothing.
     async fn start(&self) -> Result<Position, Error>;
 }
 

@@ -121,12 +121,36 @@ impl Subscribe {
 #[async_trait]
 pub trait Consumer: Debug + Send + Sync + 'static {
     /// The next delivery, as soon as there is one; `None` once closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownGroup`] when the group was removed; [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a future that is dropped before it is ready has handed out nothing and counted no attempt.
     async fn next(&self) -> Result<Option<Delivery>, Error>;
 
     /// What can be had at once, up to `max` deliveries, perhaps none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::next`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Consumer::next`].
     async fn take(&self, max: usize) -> Result<Vec<Delivery>, Error>;
 
     /// Stops receiving.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the consumer completes it.
     async fn close(&self) -> Result<(), Error>;
 }
 

@@ -14,9 +14,13 @@ use crate::event::Event;
 pub trait Follow: Debug + Send + 'static {
     /// The events that follow, as soon as there are some, up to `max`; empty once closed.
     ///
-    /// # To ensure correctness
+    /// # Errors
     ///
-    /// Cancel safe: a dropped future has consumed nothing. After [`Error::Lagged`] it goes on where that error says.
+    /// [`Error::Lagged`], after which it goes on where that error says; [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a dropped future has consumed nothing.
     async fn follow(&mut self, max: usize) -> Result<Vec<Arc<Event>>, Error>;
 }
 
