@@ -172,14 +172,18 @@ impl Model {
         (held.clone().count(), held.filter(|record| record.suspect).count())
     }
 
-    /// Ends whatever is due in a group, in the order in which it is due.
-    fn expire(&mut self, group: usize) {
+    /// Ends whatever is due, in the order in which it is due.
+    fn expire(&mut self) {
         loop {
-            let due = |(nth, record): (usize, &Record)| match record.state {
-                State::InFlight { deadline: at } | State::Delayed { until: at } if at <= self.now => Some((at, nth)),
+            let due = |group: usize, (nth, record): (usize, &Record)| match record.state {
+                State::InFlight { deadline: at } | State::Delayed { until: at } if at <= self.now => {
+                    Some((at, group, nth))
+                }
                 _ => None,
             };
-            let Some((at, nth)) = self.records[group].iter().enumerate().filter_map(due).min() else { return };
+            let of_group =
+                |group: usize| self.records[group].iter().enumerate().filter_map(move |each| due(group, each));
+            let Some((at, group, nth)) = of_group(0).chain(of_group(1)).min() else { return };
             let record = &mut self.records[group][nth];
             if let State::Delayed { .. } = record.state {
                 (record.state, record.suspect) = (State::Ready, false);
@@ -207,13 +211,9 @@ impl Model {
         self.last_letter
     }
 
-    fn expire_all(&mut self) {
-        (0..2).for_each(|group| self.expire(group));
-    }
-
     fn take(&mut self, consumer: usize) -> Taken {
         let (group, prefetch, _) = self.consumers[consumer];
-        self.expire(group);
+        self.expire();
         let (held, suspects) = self.held(consumer);
         if held >= prefetch {
             return None;
@@ -230,7 +230,7 @@ impl Model {
 
     /// Whether a delivery may settle; if not, what its consumer was told before, and for what.
     fn standing(&mut self, held: &Held) -> Result<(), (Answer, Option<Said>)> {
-        self.expire(held.group);
+        self.expire();
         let record = &self.records[held.group][held.event];
         match record.ends.get(&held.delivery) {
             Some((end, Some(id))) if end.is_told() => return Err((Answer::Dead(*id), Some(Said::Failed(*end)))),
@@ -258,7 +258,7 @@ impl Model {
         let record = &mut self.records[held.group][held.event];
         record.settled_at = now;
         if record.ends.remove(&held.delivery).is_some() {
-            let last = record.ends.values().last();
+            let last = record.ends.range(record.born + 1..).last().map(|(_, end)| end);
             record.suspect = last.is_some_and(|(end, _)| !end.is_told());
         }
         match said {
@@ -287,7 +287,7 @@ impl Model {
                 let deadline = self.now + by;
                 let record = &mut self.records[held.group][held.event];
                 if record.ends.remove(&held.delivery).is_some() {
-                    let last = record.ends.values().last();
+                    let last = record.ends.range(record.born + 1..).last().map(|(_, end)| end);
                     record.suspect = last.is_some_and(|(end, _)| !end.is_told());
                 }
                 record.state = State::InFlight { deadline };
@@ -410,14 +410,14 @@ impl Run {
                 }
             }
             Step::RedriveAll => {
-                self.model.expire_all();
+                self.model.expire();
                 let expected: Vec<u64> = self.model.letters.keys().copied().collect();
                 let answers = self.bus.redrive(&DeadLetters::all()).await.expect("redriven");
                 assert_eq!(answers.iter().map(|answer| answer.id.get()).collect::<Vec<_>>(), expected);
                 expected.into_iter().for_each(|id| self.model.redrive(id));
             }
             Step::Purge { nth } => {
-                self.model.expire_all();
+                self.model.expire();
                 let known = self.model.last_letter;
                 if known > 0 {
                     let id = nth as u64 % known + 1;
@@ -490,7 +490,7 @@ impl Run {
     }
 
     async fn redrive_one(&mut self, id: u64) {
-        self.model.expire_all();
+        self.model.expire();
         let answer = self.bus.redrive(&DeadLetters::one(DeadLetterId::new(id))).await;
         match answer {
             Ok(answers) => {
@@ -505,7 +505,7 @@ impl Run {
     }
 
     async fn compare(&mut self) {
-        self.model.expire_all();
+        self.model.expire();
         let groups = self.bus.groups(&TOPIC).await.expect("groups");
         for (nth, group) in groups.iter().enumerate() {
             let shown = (group.in_flight, group.returning, group.backlog);
@@ -527,7 +527,7 @@ impl Run {
         self.consumers.clear();
         self.fleet.clock.advance(Duration::from_secs(3600));
         self.model.now += 3600;
-        self.model.expire_all();
+        self.model.expire();
         for (nth, group) in GROUPS.into_iter().enumerate() {
             let (_, returning, fresh) = self.model.counts(nth);
             let subscription = self.bus.subscribe(&Subscribe::new(TOPIC, group)).await.expect("subscribed");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use s2_coordinator::{
     Consumer, DeadLetter, DeadLetterId, DeadLetters, Delivery, Error, Event, EventBus, EventId, Follow, Group,
-    GroupName, Limits, NewEvent, Origin, Page, Position, Published, Random, Receipt, Redriven, Settle, Settled,
+    GroupName, Limits, NewEvent, Page, Position, Published, Random, Receipt, Recipient, Redriven, Settle, Settled,
     Settlement, Start, Subscribe, Subscription, Tail, Timestamp, Topic,
 };
 use tokio::sync::Notify;
@@ -90,7 +90,7 @@ impl Settle for TinyBus {
         if settlement != Settlement::Ack {
             return Err(unsupported("anything but acks"));
         }
-        let Origin { topic, group, consumer, .. } = receipt.origin();
+        let Recipient { topic, group, consumer, .. } = receipt.recipient();
         let mut state = self.shared.lock();
         if let Some(members) = state.groups.get_mut(&(topic.clone(), group.clone()))
             && let Some(held) = members.held.get_mut(consumer)
@@ -100,6 +100,14 @@ impl Settle for TinyBus {
         drop(state);
         self.shared.changed.notify_waiters();
         Ok(Settled::Acked)
+    }
+
+    async fn settle_all(&self, all: Vec<(Receipt, Settlement)>) -> Result<Vec<Result<Settled, Error>>, Error> {
+        let mut answers = Vec::new();
+        for (receipt, settlement) in all {
+            answers.push(self.settle(&receipt, settlement).await);
+        }
+        Ok(answers)
     }
 
     async fn extend(&self, _: &Receipt, _: Duration) -> Result<Timestamp, Error> {
@@ -135,9 +143,9 @@ impl EventBus for TinyBus {
         let members = state.groups.entry(key).or_insert_with(|| Members { next, ..Members::default() });
         members.held.insert(consumer, HashSet::new());
         let (topic, group) = (how.topic.clone(), how.group.clone());
-        let origin = Arc::new(Origin { topic, group, incarnation: 1, consumer });
+        let recipient = Arc::new(Recipient { topic, group, incarnation: 1, consumer });
         let closed = AtomicBool::new(false);
-        Ok(Subscription::new(TinyConsumer { bus: self.clone(), origin, prefetch: how.prefetch, closed }))
+        Ok(Subscription::new(TinyConsumer { bus: self.clone(), recipient, prefetch: how.prefetch, closed }))
     }
 
     async fn tail(&self, topic: &Topic, start: Start) -> Result<Tail, Error> {
@@ -193,7 +201,7 @@ impl EventBus for TinyBus {
 #[derive(Debug)]
 struct TinyConsumer {
     bus: TinyBus,
-    origin: Arc<Origin>,
+    recipient: Arc<Recipient>,
     prefetch: usize,
     closed: AtomicBool,
 }
@@ -205,38 +213,42 @@ impl TinyConsumer {
 
     fn leave(&self) {
         self.closed.store(true, Ordering::Release);
-        let Origin { topic, group, consumer, .. } = &*self.origin;
+        let Recipient { topic, group, consumer, .. } = &*self.recipient;
         if let Some(members) = self.bus.shared.lock().groups.get_mut(&(topic.clone(), group.clone())) {
             members.held.remove(consumer);
         }
         self.bus.shared.changed.notify_waiters();
     }
 
+    fn hand_out_all(&self, state: &mut State, max: usize) -> Vec<Delivery> {
+        let max = if self.is_closed() { 0 } else { max };
+        std::iter::from_fn(|| self.hand_out(state)).take(max).collect()
+    }
+
     fn hand_out(&self, state: &mut State) -> Option<Delivery> {
-        let Origin { topic, group, consumer, .. } = &*self.origin;
+        let Recipient { topic, group, consumer, .. } = &*self.recipient;
         let members = state.groups.get_mut(&(topic.clone(), group.clone()))?;
         let held = members.held.get_mut(consumer).filter(|held| held.len() < self.prefetch)?;
         let event = state.topics.get(topic)?.get(members.next)?;
         members.next += 1;
         held.insert(event.position);
-        let receipt = Receipt::new(Arc::clone(&self.origin), event.position, 1);
+        let receipt = Receipt::new(Arc::clone(&self.recipient), event.position, 1);
         Some(Delivery::new(Arc::clone(event), 1, Timestamp::MAX, receipt, Arc::new(self.bus.clone())))
     }
 }
 
 #[async_trait]
 impl Consumer for TinyConsumer {
-    async fn next(&self) -> Result<Option<Delivery>, Error> {
-        let ask = |state: &mut State| if self.is_closed() { Some(None) } else { self.hand_out(state).map(Some) };
+    async fn next(&self, max: usize) -> Result<Vec<Delivery>, Error> {
+        let ask = |state: &mut State| {
+            let some = self.hand_out_all(state, max);
+            (self.is_closed() || !some.is_empty()).then_some(some)
+        };
         Ok(self.bus.until(ask).await)
     }
 
     async fn take(&self, max: usize) -> Result<Vec<Delivery>, Error> {
-        if self.is_closed() {
-            return Ok(Vec::new());
-        }
-        let mut state = self.bus.shared.lock();
-        Ok(std::iter::from_fn(|| self.hand_out(&mut state)).take(max).collect())
+        Ok(self.hand_out_all(&mut self.bus.shared.lock(), max))
     }
 
     async fn close(&self) -> Result<(), Error> {

@@ -40,7 +40,7 @@ impl Backoff {
         let doublings = attempt.saturating_sub(1).min(31);
         let full = self.base.saturating_mul(1 << doublings).min(self.max);
         let half = full / 2;
-        half + random.up_to(full - half)
+        half + random.duration_up_to(full - half)
     }
 }
 

@@ -21,7 +21,8 @@ use crate::time::Timestamp;
 pub struct Delivery {
     /// The event.
     pub event: Arc<Event>,
-    /// Which attempt this is since the event was published or last redriven: 1 is the first.
+    /// Which attempt this is since the event was published or last redriven: 1 is the first, and
+    /// [`Config::deliveries`](crate::Config::deliveries) the last.
     pub attempt: u32,
     /// Until when it should be settled, by the store's clock, unless extended.
     pub deadline: Timestamp,
@@ -52,7 +53,35 @@ impl Delivery {
     ///
     /// As [`Settle::settle`].
     pub async fn ack(&self) -> Result<(), Error> {
-        self.settle.settle(&self.receipt, Settlement::Ack).await.map(drop)
+        self.settle(Settlement::Ack).await.map(drop)
+    }
+
+    /// Acks several deliveries of one backend in one call and answers for each.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settle::settle_all`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Settle::settle_all`].
+    pub async fn ack_all(deliveries: &[Delivery]) -> Result<Vec<Result<Settled, Error>>, Error> {
+        let Some(first) = deliveries.first() else { return Ok(Vec::new()) };
+        let acks = deliveries.iter().map(|delivery| (delivery.receipt.clone(), Settlement::Ack));
+        first.settle.settle_all(acks.collect()).await
+    }
+
+    /// Ends the delivery in any way: what the other methods are short for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settle::settle`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Settle::settle`].
+    pub async fn settle(&self, settlement: Settlement) -> Result<Settled, Error> {
+        self.settle.settle(&self.receipt, settlement).await
     }
 
     /// The event is done and `outputs` are published, in one step: the outputs exist if and only if the event is done.
@@ -65,9 +94,9 @@ impl Delivery {
     ///
     /// As [`Settle::settle`].
     pub async fn commit(&self, outputs: &[NewEvent]) -> Result<Arc<[Published]>, Error> {
-        match self.settle.settle(&self.receipt, Settlement::Commit(outputs.to_vec())).await? {
+        match self.settle(Settlement::Commit(outputs.to_vec())).await? {
             Settled::Committed(published) => Ok(published),
-            other => Err(self.receipt.already_settled(&other)),
+            other => Err(self.receipt.already_settled_error(&other)),
         }
     }
 
@@ -83,7 +112,7 @@ impl Delivery {
     ///
     /// As [`Settle::settle`].
     pub async fn nack(&self, delay: Duration) -> Result<Settled, Error> {
-        self.give_back(Some(delay), None).await
+        self.settle(Settlement::Nack { delay: Some(delay), reason: None }).await
     }
 
     /// The event is to be handled again after the backoff of [`Config`](crate::Config), because of `reason`.
@@ -96,11 +125,7 @@ impl Delivery {
     ///
     /// As [`Settle::settle`].
     pub async fn retry(&self, reason: impl Into<Text>) -> Result<Settled, Error> {
-        self.give_back(None, Some(reason.into())).await
-    }
-
-    async fn give_back(&self, delay: Option<Duration>, reason: Option<Text>) -> Result<Settled, Error> {
-        self.settle.settle(&self.receipt, Settlement::Nack { delay, reason }).await
+        self.settle(Settlement::Nack { delay: None, reason: Some(reason.into()) }).await
     }
 
     /// The event cannot be handled: it becomes a dead letter at once.
@@ -113,7 +138,7 @@ impl Delivery {
     ///
     /// As [`Settle::settle`].
     pub async fn dead_letter(&self, reason: impl Into<Text>) -> Result<Settled, Error> {
-        self.settle.settle(&self.receipt, Settlement::DeadLetter { reason: reason.into() }).await
+        self.settle(Settlement::DeadLetter { reason: reason.into() }).await
     }
 
     /// Moves the deadline to `by` from now and answers with it.

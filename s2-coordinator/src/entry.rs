@@ -11,7 +11,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::event::{Event, EventId, JSON, NewEvent, Position};
+use crate::event::{CONTENT_TYPE_JSON, Event, EventId, NewEvent, Position};
 use crate::name::{EventType, Topic};
 use crate::severity::Severity;
 use crate::swarm::SwarmId;
@@ -222,7 +222,7 @@ impl Entry {
         Self { position, time, component, operation, subject, params, severity, trace }
     }
 
-    /// The entry as one line of JSON, without a line break.
+    /// The entry as one line of CONTENT_TYPE_JSON, without a line break.
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
@@ -236,7 +236,7 @@ impl Entry {
         let event_type = EventType::new(format!("s2.{}.{}", self.component, self.operation)).unwrap_or(UNNAMED);
         let mut event = NewEvent::new(Topic::JOURNAL, event_type, SwarmId::from_static("s2"))
             .with_data(Bytes::from(self.to_json()))
-            .with_content_type(JSON);
+            .with_content_type(CONTENT_TYPE_JSON);
         event.subject = self.subject.parse().ok();
         event.trace = self.trace;
         Event::published(event, EventId::from_bits(u128::from(self.position.get())), self.position, self.time)

@@ -24,9 +24,9 @@ use crate::time::{Timestamp, serde_as_text};
 use crate::trace::TraceToken;
 
 /// The content type of JSON payloads.
-pub const JSON: Text = Text::from_static("application/json");
+pub const CONTENT_TYPE_JSON: Text = Text::from_static("application/json");
 
-/// The id of one event, given by the bus. As text: a version 4 UUID.
+/// The id of one event, given by the bus. As text: a UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId(Uuid);
 
@@ -66,7 +66,8 @@ impl FromStr for EventId {
 serde_as_text!(EventId);
 
 number! {
-    /// Where an event stands in its topic, or an entry in the journal: 1, 2, 3 … without gaps.
+    /// Where an event stands in its topic, or an entry in the journal: each is one more than the one before,
+    /// without gaps. The first is 1, except in a topic that was forgotten and made anew.
     ///
     /// Positions are the only order there is; neither times nor ids order anything.
     Position
@@ -148,7 +149,7 @@ impl NewEvent {
     pub fn with_json<T: Serialize + ?Sized>(self, value: &T) -> Result<Self, Invalid> {
         let json = serde_json::to_vec(value)
             .map_err(|error| Invalid::new("JSON payload", std::any::type_name::<T>(), error))?;
-        Ok(self.with_data(json).with_content_type(JSON))
+        Ok(self.with_data(json).with_content_type(CONTENT_TYPE_JSON))
     }
 
     /// Sets the media type of the payload.
@@ -209,10 +210,15 @@ impl NewEvent {
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// One fingerprint of several events in order, as of the outputs of a commit.
-    pub fn of_all(fingerprints: impl Iterator<Item = Fingerprint>) -> Self {
+    /// One fingerprint of the outputs of a commit: their topics, and what they say.
+    #[must_use]
+    pub fn of_outputs(outputs: &[NewEvent]) -> Self {
         let mut hash = Sha256::new();
-        fingerprints.for_each(|fingerprint| hash.update(fingerprint.0));
+        for output in outputs {
+            hash.update((output.topic.as_str().len() as u64).to_be_bytes());
+            hash.update(output.topic.as_str());
+            hash.update(output.fingerprint().0);
+        }
         Self(hash.finalize().into())
     }
 
@@ -323,7 +329,7 @@ mod tests {
         assert_eq!(same.fingerprint(), original);
         for other in [
             event().with_data("2"),
-            event().with_content_type(JSON),
+            event().with_content_type(CONTENT_TYPE_JSON),
             event().with_subject(Subject::from_static("1")),
             NewEvent { event_type: EventType::from_static("order.paid"), ..event() },
         ] {

@@ -57,7 +57,7 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`Invalid`] when it is not JSON, or an attribute is missing or not valid.
+    /// [`Invalid`] when it is not CONTENT_TYPE_JSON, or an attribute is missing or not valid.
     pub fn from_json(json: &str) -> Result<Event, Invalid> {
         Attributes::read(json)?.into_event()
     }
@@ -200,7 +200,7 @@ mod tests {
     use expect_test::expect;
     use proptest::prelude::*;
 
-    use crate::event::{EventId, JSON, NewEvent};
+    use crate::event::{CONTENT_TYPE_JSON, EventId, NewEvent};
     use crate::name::{EventType, IdempotencyKey, Subject, Topic};
     use crate::swarm::SwarmId;
     use crate::time::Timestamp;
@@ -263,7 +263,7 @@ mod tests {
                 Just(b"\"text\"".to_vec()),
             ],
             kind in prop_oneof![
-                Just(None), Just(Some(JSON)), Just(Some(Text::from("text/plain; charset=utf-8"))),
+                Just(None), Just(Some(CONTENT_TYPE_JSON)), Just(Some(Text::from("text/plain; charset=utf-8"))),
                 Just(Some(Text::from("application/vnd.s2+json"))), Just(Some(Text::from("image/png"))),
             ],
         ) {

@@ -82,7 +82,7 @@ pub use delivery::Delivery;
 pub use entry::{Entry, Params, Record, Value};
 pub use error::Error;
 pub use escalation::{Escalation, EscalationId, NewEscalation, Raised, Resolution};
-pub use event::{Event, EventId, Fingerprint, JSON, NewEvent, Position, Published};
+pub use event::{CONTENT_TYPE_JSON, Event, EventId, Fingerprint, NewEvent, Position, Published};
 pub use group::Group;
 pub use inbox::Inbox;
 pub use invalid::Invalid;
@@ -93,7 +93,7 @@ pub use name::{ConsumerName, EventType, GroupName, HeaderName, IdempotencyKey, N
 pub use page::Page;
 pub use priority::Priority;
 pub use random::Random;
-pub use settle::{Origin, Receipt, Settle, Settled, Settlement};
+pub use settle::{Receipt, Recipient, Settle, Settled, Settlement};
 pub use severity::Severity;
 pub use start::Start;
 pub use subscription::{Consumer, Subscribe, Subscription};

@@ -22,6 +22,8 @@ pub struct Limits {
     pub header_bytes: usize,
     /// Deliveries that one consumer may hold unsettled: 10,000.
     pub prefetch: usize,
+    /// Settles of one group whose answers are remembered although the topic has forgotten the events: 65,536.
+    pub settles: u64,
     /// How often an event may be handled before it is a dead letter: 100.
     pub deliveries: u32,
     /// The ack timeout, and how far one `extend` reaches: 24 h.
@@ -47,6 +49,7 @@ impl Default for Limits {
             batch: 500,
             header_bytes: 8 * 1024,
             prefetch: 10_000,
+            settles: 65_536,
             deliveries: 100,
             ack_timeout: Duration::from_secs(24 * 60 * 60),
             delay: Duration::from_secs(30 * 24 * 60 * 60),

@@ -35,7 +35,7 @@ impl Random {
     }
 
     /// A duration between zero and `most`, both included.
-    pub fn up_to(&mut self, most: Duration) -> Duration {
+    pub fn duration_up_to(&mut self, most: Duration) -> Duration {
         let most = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
         Duration::from_micros(self.0.random_range(0..=most))
     }

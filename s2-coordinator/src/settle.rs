@@ -1,7 +1,7 @@
 //! Ending a delivery.
 //!
 //! A delivery is identified by its [`Receipt`]: which event, to which incarnation of which group, to which consumer,
-//! the how-manieth time. Only the current one can settle, so a consumer that was taken for dead changes nothing when
+//! and for which time. Only the current one can settle, so a consumer that was taken for dead changes nothing when
 //! it comes back; and a settle that is repeated, since its reply was lost, gets the first answer.
 
 use std::fmt::Debug;
@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 
 /// To whom deliveries go: one subscription of one group.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Origin {
+pub struct Recipient {
     /// The topic.
     pub topic: Topic,
     /// The group.
@@ -36,7 +36,7 @@ pub struct Origin {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "Flat", into = "Flat")]
 pub struct Receipt {
-    origin: Arc<Origin>,
+    recipient: Arc<Recipient>,
     position: Position,
     delivery: u32,
 }
@@ -45,34 +45,34 @@ pub struct Receipt {
 #[derive(Serialize, Deserialize)]
 struct Flat {
     #[serde(flatten)]
-    origin: Origin,
+    recipient: Recipient,
     position: Position,
     delivery: u32,
 }
 
 impl From<Flat> for Receipt {
     fn from(flat: Flat) -> Self {
-        Self { origin: Arc::new(flat.origin), position: flat.position, delivery: flat.delivery }
+        Self { recipient: Arc::new(flat.recipient), position: flat.position, delivery: flat.delivery }
     }
 }
 
 impl From<Receipt> for Flat {
     fn from(receipt: Receipt) -> Self {
-        Self { origin: (*receipt.origin).clone(), position: receipt.position, delivery: receipt.delivery }
+        Self { recipient: (*receipt.recipient).clone(), position: receipt.position, delivery: receipt.delivery }
     }
 }
 
 impl Receipt {
     /// The receipt of the `delivery`-th delivery of the event at `position`; made by backends.
     #[must_use]
-    pub const fn new(origin: Arc<Origin>, position: Position, delivery: u32) -> Self {
-        Self { origin, position, delivery }
+    pub const fn new(recipient: Arc<Recipient>, position: Position, delivery: u32) -> Self {
+        Self { recipient, position, delivery }
     }
 
     /// To whom it was delivered.
     #[must_use]
-    pub fn origin(&self) -> &Origin {
-        &self.origin
+    pub fn recipient(&self) -> &Recipient {
+        &self.recipient
     }
 
     /// Which event.
@@ -89,9 +89,9 @@ impl Receipt {
 
     /// The error that says this very delivery was settled before, in another way.
     #[must_use]
-    pub fn already_settled(&self, outcome: &Settled) -> Error {
+    pub fn already_settled_error(&self, outcome: &Settled) -> Error {
         Error::AlreadySettled {
-            topic: self.origin.topic.clone(),
+            topic: self.recipient.topic.clone(),
             position: self.position,
             held: self.delivery,
             outcome: outcome.as_str(),
@@ -100,8 +100,8 @@ impl Receipt {
 
     /// The error that says this delivery is superseded by `current`.
     #[must_use]
-    pub fn stale(&self, current: Option<u32>) -> Error {
-        let Origin { topic, group, .. } = self.origin();
+    pub fn stale_error(&self, current: Option<u32>) -> Error {
+        let Recipient { topic, group, .. } = self.recipient();
         Error::StaleDelivery {
             topic: topic.clone(),
             group: group.clone(),
@@ -189,21 +189,34 @@ impl Settled {
 pub trait Settle: Debug + Send + Sync + 'static {
     /// Ends a delivery.
     ///
-    /// Repeating the same settlement with the same receipt gets the first answer and changes nothing, for as long as the
-    /// topic retains the event and at least for one [`Config::ack_timeout`](crate::Config::ack_timeout), unless 65,536
-    /// later events of the group were settled meanwhile. The same settlement is the same verb and, for a commit, outputs
+    /// Repeating the same settlement with the same receipt gets the first answer and changes nothing, at least for one
+    /// [`Config::ack_timeout`](crate::Config::ack_timeout), unless [`Limits::settles`] later ones of the group came
+    /// meanwhile. The same settlement is the same verb and, for a commit, outputs
     /// that say the same. Outputs of [`Settlement::Commit`] exist if and only if the event is done.
     ///
     /// # Errors
     ///
     /// [`Error::StaleDelivery`] when the delivery was superseded; [`Error::AlreadySettled`] when it was settled
     /// differently; [`Error::NotRetained`] when the event was settled so long ago that nobody remembers by whom; for
-    /// outputs, the errors of [`EventBus::publish`](crate::EventBus::publish). After any error nothing has changed.
+    /// outputs, the errors of [`EventBus::publish`](crate::EventBus::publish). After any error but
+    /// [`Error::Backend`] nothing has changed; after that one, settle again.
     ///
     /// # Cancel safety
     ///
     /// It may or may not have happened; settle again to be sure.
     async fn settle(&self, receipt: &Receipt, settlement: Settlement) -> Result<Settled, Error>;
+
+    /// Ends several deliveries, each in a step of its own, in order and in one call to the backend: at most
+    /// [`Limits::batch`]. Answers for each as [`Settle::settle`] would.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LimitExceeded`] when there are too many; then none was settled. [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Some, all or none may have been settled; settle them again to be sure.
+    async fn settle_all(&self, settlements: Vec<(Receipt, Settlement)>) -> Result<Vec<Result<Settled, Error>>, Error>;
 
     /// Gives the consumer `by` from now on to settle, and answers with the new deadline. Settles nothing and counts no
     /// attempt; where the deadline had passed unnoticed, the delivery is alive again.

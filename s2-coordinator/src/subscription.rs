@@ -115,12 +115,16 @@ impl Subscribe {
 /// # To ensure correctness
 ///
 /// An attempt is counted when a delivery is handed out here, not when it is fetched ahead. What a dropped future had
-/// fetched is handed out by the next call. Dropping the consumer leaves no trace of it but its unsettled deliveries,
-/// which come back after their deadline one at a time: a consumer holds at most one event whose last handling ended in
-/// a time-out or a crash.
+/// fetched is handed out by the next call. Fresh events come in the order in which they were published; those that come
+/// back, come first.
+///
+/// Dropping the consumer, or the end of its process, leaves no trace of it but its unsettled deliveries, which come back
+/// after their deadline one at a time: a consumer holds at most one event whose last handling ended in a time-out or a
+/// crash. A consumer whose process has ended counts as gone one [`Config::ack_timeout`](crate::Config::ack_timeout) after
+/// its last sign of life, at the latest.
 #[async_trait]
 pub trait Consumer: Debug + Send + Sync + 'static {
-    /// The next delivery, as soon as there is one; `None` once closed.
+    /// Waits until there is something, and answers with what there is, 1 to `max` deliveries; none once closed.
     ///
     /// # Errors
     ///
@@ -129,7 +133,7 @@ pub trait Consumer: Debug + Send + Sync + 'static {
     /// # Cancel safety
     ///
     /// Cancel safe: a future that is dropped before it is ready has handed out nothing and counted no attempt.
-    async fn next(&self) -> Result<Option<Delivery>, Error>;
+    async fn next(&self, max: usize) -> Result<Vec<Delivery>, Error>;
 
     /// What can be had at once, up to `max` deliveries, perhaps none.
     ///
@@ -182,7 +186,7 @@ impl Subscription {
     ///
     /// Cancel safe: when the future is dropped before it is ready, no delivery was handed out and no attempt counted.
     pub async fn next(&self) -> Result<Option<Delivery>, Error> {
-        self.consumer.next().await
+        Ok(self.consumer.next(1).await?.pop())
     }
 
     /// The next delivery if there is one at once.
@@ -198,8 +202,8 @@ impl Subscription {
         Ok(self.consumer.take(1).await?.pop())
     }
 
-    /// Waits for a delivery and takes what else there is, up to `max` deliveries. Empty when closed. Handling of all of
-    /// them has started: take as many as are handled together.
+    /// Waits until there is something, and answers with what there is, up to `max` deliveries. Empty when closed. Handling
+    /// of all of them has started: take as many as are handled together. [`Delivery::ack_all`] acks them in one call.
     ///
     /// # Errors
     ///
@@ -207,20 +211,9 @@ impl Subscription {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe while it waits. Once a first delivery is there, it does not wait again.
+    /// As [`Subscription::next`].
     pub async fn next_batch(&self, max: usize) -> Result<Vec<Delivery>, Error> {
-        if max == 0 {
-            return Ok(Vec::new());
-        }
-        let Some(first) = self.consumer.next().await? else {
-            return Ok(Vec::new());
-        };
-        let mut batch = vec![first];
-        if max > 1 {
-            // A failure here must not lose the first delivery; it shows again in the next call.
-            batch.extend(self.consumer.take(max - 1).await.unwrap_or_default());
-        }
-        Ok(batch)
+        if max == 0 { Ok(Vec::new()) } else { self.consumer.next(max).await }
     }
 
     /// Stops receiving: waiting calls end with `None`. What was fetched ahead but not handed out goes to others at once,

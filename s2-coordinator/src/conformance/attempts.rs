@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::conformance::harness::{Given, Outcome, cases};
-use crate::conformance::kit::{ACK_TIMEOUT, ORDERS, handle, idle, next, number, publish, subscribe, workers};
+use crate::conformance::kit::{
+    ACK_TIMEOUT, ORDERS, WORKERS, consumers, handle, idle, next, number, publish, subscribe, workers,
+};
 use crate::dead_letter::{AttemptEnd, DeadLetters};
 use crate::settle::Settled;
 
@@ -90,6 +92,7 @@ async fn an_event_dies_after_exactly_so_many_crashes(given: Given) -> Outcome {
         let subscription = bus.subscribe(&workers().with_consumer("fragile".parse()?)).await?;
         assert_eq!(next(&subscription).await?.attempt, attempt);
         drop(subscription);
+        consumers(&*bus, &WORKERS, 0).await?;
         fleet.advance(ACK_TIMEOUT).await;
     }
     idle(&subscribe(&*bus).await?).await?;

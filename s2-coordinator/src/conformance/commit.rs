@@ -156,6 +156,8 @@ async fn a_commit_that_says_something_else_is_refused(given: Given) -> Outcome {
     refused!(delivery.commit(&[result(2)]).await, Error::AlreadySettled { outcome: "committed", .. });
     refused!(delivery.commit(&[result(1), result(2)]).await, Error::AlreadySettled { .. });
     refused!(delivery.commit(&[]).await, Error::AlreadySettled { .. });
+    let elsewhere = event_on(Topic::from_static("elsewhere"), 1);
+    refused!(delivery.commit(&[elsewhere]).await, Error::AlreadySettled { .. });
     assert_eq!(delivery.commit(&[result(1)]).await?, first);
     assert_eq!(contents(&*bus, &RESULTS).await?.len(), 1);
     Ok(())

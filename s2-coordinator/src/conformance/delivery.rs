@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::conformance::harness::{Given, Outcome, cases};
 use crate::conformance::kit::{
-    ORDERS, WORKERS, event, event_on, handle, idle, next, number, publish, refused, subscribe, within, workers,
+    ORDERS, WORKERS, consumers, event, event_on, handle, idle, next, number, publish, refused, subscribe, within,
+    workers,
 };
 use crate::error::Error;
 use crate::name::{ConsumerName, GroupName, Topic};
@@ -183,8 +184,15 @@ async fn a_dropped_wait_loses_nothing(given: Given) -> Outcome {
             assert_eq!(delivery.attempt, 1, "an attempt was counted for a wait that was dropped");
             seen.push(number(&delivery.event));
         }
+        // What a dropped wait had fetched, the same subscription hands out.
         while seen.len() < 2 {
-            seen.extend(handle(&patient, 1).await?);
+            for subscription in [&hasty, &patient] {
+                if let Some(delivery) = subscription.try_next().await? {
+                    delivery.ack().await?;
+                    assert_eq!(delivery.attempt, 1);
+                    seen.push(number(&delivery.event));
+                }
+            }
         }
         seen.sort_unstable();
         assert_eq!(seen, [n, 1000]);
@@ -232,8 +240,9 @@ async fn ten_thousand_consumer_names_leave_nothing_behind(given: Given) -> Outco
             subscription.close().await?;
         }
     }
+    consumers(&*bus, &WORKERS, 0).await?;
     let groups = bus.groups(&ORDERS).await?;
-    assert_eq!((groups[0].consumers, groups[0].in_flight, groups[0].backlog), (0, 0, 1));
+    assert_eq!((groups[0].in_flight, groups[0].backlog), (0, 1));
     bus.publish(&[event(2)]).await?;
     assert_eq!(handle(&subscribe(&*bus).await?, 2).await?, [1, 2]);
     Ok(())

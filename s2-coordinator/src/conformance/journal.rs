@@ -1,5 +1,6 @@
 //! The journal: what changed, in order, for export and for waiting.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::conformance::harness::{Fleet, Given, Outcome, cases};
@@ -7,7 +8,7 @@ use crate::conformance::kit::{DAY, ORDERS, WORKERS, next, publish, refused, subs
 use crate::dead_letter::DeadLetters;
 use crate::entry::{Entry, Value};
 use crate::error::Error;
-use crate::event::Position;
+use crate::event::{Event, Position};
 use crate::journal::export_json_lines;
 use crate::name::Topic;
 use crate::severity::Severity;
@@ -26,7 +27,9 @@ cases! {
 async fn entries(fleet: &dyn Fleet) -> Result<Vec<Entry>, Error> {
     let journal = fleet.journal();
     let start = journal.start().await?;
-    Ok(journal.entries(start, 500).await?.items)
+    let all = journal.entries(start, 500).await?.items;
+    // A backend may tell of itself, too.
+    Ok(all.into_iter().filter(|entry| entry.component.as_str() == "bus").collect())
 }
 
 fn operations(entries: &[Entry]) -> Vec<&str> {
@@ -52,8 +55,11 @@ async fn what_changed_is_in_the_journal(given: Given) -> Outcome {
     let entries = entries(&*fleet).await?;
     let expected = ["group_created", "dead_letter", "redrive", "dead_letter", "purge", "group_removed"];
     assert_eq!(operations(&entries), expected);
-    for (nth, entry) in entries.iter().enumerate() {
-        assert_eq!((entry.position.get(), &*entry.component, &*entry.subject), (nth as u64 + 1, "bus", "orders"));
+    for pair in entries.windows(2) {
+        assert!(pair[0].position < pair[1].position);
+    }
+    for entry in &entries {
+        assert_eq!(&*entry.subject, "orders");
         assert_eq!(entry.params.get("group"), Some(&Value::from("workers")));
     }
     assert_eq!((entries[0].severity, entries[1].severity), (Severity::Info, Severity::High));
@@ -81,12 +87,13 @@ async fn entries_are_read_in_pages(given: Given) -> Outcome {
         bury(&*fleet, n).await?;
     }
     let journal = fleet.journal();
+    let all = journal.entries(Position::ORIGIN, 500).await?;
     let first = journal.entries(Position::ORIGIN, 4).await?;
-    assert_eq!((first.items.len(), first.next), (4, Position::new(4)));
-    let second = journal.entries(first.next, 4).await?;
-    assert_eq!((second.items.len(), second.next), (2, Position::new(6)));
+    assert_eq!((&first.items[..], first.next), (&all.items[..4], all.items[3].position));
+    let second = journal.entries(first.next, 500).await?;
+    assert_eq!((&second.items[..], second.next), (&all.items[4..], all.next));
     let end = journal.entries(second.next, 4).await?;
-    assert_eq!((end.items.len(), end.next), (0, Position::new(6)));
+    assert_eq!((end.items.len(), end.next), (0, all.next));
     refused!(journal.entries(Position::ORIGIN, 0).await, Error::Invalid(_));
     refused!(journal.entries(Position::ORIGIN, 501).await, Error::LimitExceeded { limit: "batch", .. });
     Ok(())
@@ -98,7 +105,7 @@ async fn the_journal_is_a_topic(given: Given) -> Outcome {
     let mut tail = bus.tail(&Topic::JOURNAL, Start::Now).await?;
     let waiting = tokio::spawn(async move {
         let mut events = Vec::new();
-        while events.len() < 2 {
+        while events.last().is_none_or(|event: &Arc<Event>| event.event_type.as_str() != "s2.bus.dead_letter") {
             events.push(within("an entry", tail.next()).await?.expect("open"));
         }
         Ok::<_, Error>(events)
@@ -106,11 +113,10 @@ async fn the_journal_is_a_topic(given: Given) -> Outcome {
     tokio::task::yield_now().await;
     bury(&*fleet, 0).await?;
     let tailed = waiting.await.expect("no panic")?;
-    assert_eq!(tailed[1].event_type.as_str(), "s2.bus.dead_letter");
-    let read = bus.read(&Topic::JOURNAL, Start::Beginning, 10).await?;
-    assert_eq!(read.items, tailed);
+    let read = bus.read(&Topic::JOURNAL, Start::Beginning, 500).await?;
+    assert!(read.items.ends_with(&tailed));
     let told: Vec<Entry> = read.items.iter().map(|event| event.json()).collect::<Result<_, _>>()?;
-    assert_eq!(told, entries(&*fleet).await?);
+    assert_eq!(told, fleet.journal().entries(Position::ORIGIN, 500).await?.items);
     Ok(())
 }
 
@@ -123,7 +129,7 @@ async fn the_export_is_one_line_of_json_for_each_entry(given: Given) -> Outcome 
     let last = export_json_lines(&*fleet.journal(), &mut lines).await?;
     let text = String::from_utf8(lines).expect("JSON is UTF-8");
     let exported: Vec<Entry> = text.lines().map(|line| serde_json::from_str(line).expect("an entry")).collect();
-    assert_eq!(exported, entries(&*fleet).await?);
+    assert_eq!(exported, fleet.journal().entries(Position::ORIGIN, 500).await?.items);
     assert_eq!(Some(last), exported.last().map(|entry| entry.position));
     Ok(())
 }
@@ -137,7 +143,7 @@ async fn trimming_the_journal_is_journalled(given: Given) -> Outcome {
     let start = journal.start().await?;
     assert!(start > Position::ORIGIN, "nothing was trimmed");
     refused!(journal.entries(Position::ORIGIN, 10).await, Error::NotRetained { position: Position::ORIGIN, .. });
-    let kept = entries(&*fleet).await?;
+    let kept = journal.entries(start, 500).await?.items;
     for pair in kept.windows(2) {
         assert_eq!(pair[1].position, pair[0].position.next());
     }
@@ -150,11 +156,11 @@ async fn trimming_the_journal_is_journalled(given: Given) -> Outcome {
 async fn an_expired_group_and_its_loss_are_journalled(given: Given) -> Outcome {
     let fleet = given.fleet_with(|config| config.topics.age = Some(DAY)).await;
     let bus = fleet.bus();
-    drop(subscribe(&*bus).await?);
+    subscribe(&*bus).await?.close().await?;
     publish(&*bus, 0..3).await?;
     fleet.advance(8 * DAY).await;
     publish(&*bus, 3..4).await?;
-    drop(subscribe(&*bus).await?);
+    subscribe(&*bus).await?.close().await?;
     let entries = entries(&*fleet).await?;
     assert_eq!(operations(&entries), ["group_created", "group_expired", "trim", "data_loss"]);
     assert_eq!(entries[3].params.get("events"), Some(&Value::from(3_u64)));

@@ -81,6 +81,21 @@ pub(super) async fn handle(subscription: &Subscription, count: usize) -> Result<
     Ok(numbers)
 }
 
+/// Waits until the group of the workers has `count` open subscriptions. Dropping a subscription cannot wait for the
+/// backend, so a case that drops one and goes on at once would race.
+pub(super) async fn consumers(bus: &dyn EventBus, group: &GroupName, count: usize) -> Result<(), Error> {
+    let there = async {
+        loop {
+            let groups = bus.groups(&ORDERS).await?;
+            if groups.iter().any(|other| other.name == *group && other.consumers == count) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    within("the end of a subscription", there).await
+}
+
 /// There is nothing to deliver now.
 pub(super) async fn idle(subscription: &Subscription) -> Result<(), Error> {
     match subscription.try_next().await? {

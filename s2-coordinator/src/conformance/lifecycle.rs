@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::bus::EventBus;
-use crate::conformance::harness::{Given, Outcome, cases};
+use crate::conformance::harness::{Fleet, Given, Outcome, cases};
 use crate::conformance::kit::{ORDERS, WORKERS, event, handle, idle, next, publish, refused, subscribe, within};
 use crate::dead_letter::DeadLetters;
 use crate::error::Error;
@@ -61,28 +61,33 @@ async fn ten_concurrent_closes_are_one(given: Given) -> Outcome {
 }
 
 async fn idle_readers_end_within_a_second_of_closing(given: Given) -> Outcome {
-    let fleet = given.fleet().await;
+    let mut quickest = Duration::MAX;
+    // A machine under load may miss a second once, but not three times.
+    for _ in 0..3 {
+        quickest = quickest.min(close_under_readers(&*given.fleet().await).await?);
+    }
+    assert!(quickest < Duration::from_secs(1), "closing took {quickest:?}");
+    Ok(())
+}
+
+async fn close_under_readers(fleet: &dyn Fleet) -> Result<Duration, Error> {
     let bus = fleet.bus();
     let mut readers = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let subscription = subscribe(&*bus).await?;
+        readers.spawn(async move { subscription.next().await.map(|delivery| delivery.is_none()) });
         let mut tail = bus.tail(&ORDERS, Start::Now).await?;
-        readers.spawn(async move {
-            let delivery = subscription.next().await?;
-            Ok::<bool, Error>(delivery.is_none() && tail.next().await?.is_none())
-        });
-        let mut tail = bus.tail(&ORDERS, Start::Now).await?;
-        readers.spawn(async move { Ok(tail.next().await?.is_none()) });
+        readers.spawn(async move { tail.next().await.map(|event| event.is_none()) });
     }
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
     let closing = Instant::now();
     bus.close().await?;
     for ended in within("all readers", readers.join_all()).await {
         assert!(ended?, "a reader got something");
     }
-    // The promise is one second; a loaded machine gets some grace.
-    assert!(closing.elapsed() < Duration::from_secs(5), "closing took {:?}", closing.elapsed());
-    Ok(())
+    Ok(closing.elapsed())
 }
 
 async fn a_closed_bus_refuses_everything_but_settling(given: Given) -> Outcome {

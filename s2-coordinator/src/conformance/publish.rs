@@ -10,7 +10,7 @@ use crate::conformance::kit::{
 };
 use crate::dead_letter::DeadLetters;
 use crate::error::Error;
-use crate::event::{JSON, NewEvent};
+use crate::event::{CONTENT_TYPE_JSON, NewEvent};
 use crate::name::{HeaderName, IdempotencyKey, NAME_BYTES, Subject, Topic};
 use crate::start::Start;
 use crate::subscription::Subscribe;
@@ -39,7 +39,7 @@ async fn what_is_published_is_what_is_read(given: Given) -> Outcome {
     let bus = fleet.bus();
     let full = event(1)
         .with_subject(Subject::from_static("order 4711: ü"))
-        .with_content_type(JSON)
+        .with_content_type(CONTENT_TYPE_JSON)
         .with_time(Timestamp::from_micros(1_762_938_000_123_456))
         .with_idempotency_key(IdempotencyKey::from_static("4711"))
         .with_trace("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse()?)
@@ -238,6 +238,16 @@ async fn a_full_topic_refuses_the_whole_batch(given: Given) -> Outcome {
         other => panic!("expected a full backlog, got {other:?}"),
     }
     assert_eq!(contents(&*bus, &ORDERS).await?, []);
+    // A topic between its parts does not hide how much a batch adds; what adds nothing is no burden.
+    let fleet = given.fleet_with(|config| config.limits.backlog_bytes = 32 * 1024).await;
+    let bus = fleet.bus();
+    let half = |n| event(n).with_data(vec![0; 20 * 1024]);
+    refused!(bus.publish(&[half(1), event_on(RESULTS, 1), half(2)]).await, Error::BacklogFull { .. });
+    drop(subscribe(&*bus).await?);
+    let keyed = half(1).with_idempotency_key(IdempotencyKey::from_static("once"));
+    let first = bus.publish(&[keyed.clone()]).await?[0];
+    bus.publish(&[event(2).with_data(vec![0; 10 * 1024])]).await?;
+    assert_eq!(bus.publish(&[keyed]).await?[0].id, first.id, "a repeat is answered, however full the topic is");
     Ok(())
 }
 
@@ -274,6 +284,12 @@ async fn topics_groups_and_pages_are_bounded(given: Given) -> Outcome {
     let third = bus.publish(&[event(2), event_on(Topic::from_static("third"), 1)]).await;
     refused!(third, Error::LimitExceeded { limit: "topics", actual: 3, max: 2, .. });
     assert_eq!(contents(&*bus, &ORDERS).await?.len(), 1);
+    let narrow = given.fleet_with(change).await.bus();
+    narrow.publish(&[event(1)]).await?;
+    let (a, b) = (Topic::from_static("a"), Topic::from_static("b"));
+    let both = narrow.publish(&[event_on(a.clone(), 1), event_on(b, 1)]).await;
+    refused!(both, Error::LimitExceeded { limit: "topics", actual: 3, .. });
+    assert_eq!(contents(&*narrow, &a).await?, [], "half of a batch was written");
     let first = subscribe(&*bus).await?;
     let second = bus.subscribe(&Subscribe::new(ORDERS, "second".parse()?)).await;
     refused!(second, Error::LimitExceeded { limit: "groups", actual: 2, max: 1, .. });

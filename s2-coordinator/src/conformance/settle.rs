@@ -7,6 +7,7 @@ use crate::conformance::harness::{Given, Outcome, cases};
 use crate::conformance::kit::{
     ACK_TIMEOUT, ORDERS, WORKERS, event, handle, idle, next, number, publish, refused, subscribe, workers,
 };
+use crate::delivery::Delivery;
 use crate::error::Error;
 use crate::settle::{Receipt, Settled, Settlement};
 use crate::start::Start;
@@ -27,6 +28,7 @@ cases! {
     delays_and_reasons_are_bounded: [Redelivery];
     a_repeat_after_trimming_still_gets_the_first_answer: [Fencing, Retention];
     the_verb_that_killed_an_event_is_the_one_that_is_answered: [Fencing, DeadLetters];
+    many_are_settled_in_one_call_each_on_its_own: [Fencing];
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -304,5 +306,32 @@ async fn the_verb_that_killed_an_event_is_the_one_that_is_answered(given: Given)
     refused!(nacked.dead_letter("poison").await, Error::AlreadySettled { outcome: "dead-lettered", .. });
     refused!(refused.retry("busy").await, Error::AlreadySettled { .. });
     refused!(refused.ack().await, Error::AlreadySettled { .. });
+    Ok(())
+}
+
+async fn many_are_settled_in_one_call_each_on_its_own(given: Given) -> Outcome {
+    let fleet = given.fleet().await;
+    let bus = fleet.bus();
+    publish(&*bus, 0..70).await?;
+    let subscription = bus.subscribe(&workers().with_prefetch(100)).await?;
+    let mut held = Vec::new();
+    while held.len() < 70 {
+        held.extend(subscription.next_batch(70).await?);
+    }
+    held[3].nack(SECOND).await?;
+    let answers = Delivery::ack_all(&held).await?;
+    assert_eq!(answers.len(), 70);
+    for (nth, answer) in answers.into_iter().enumerate() {
+        match answer {
+            Ok(Settled::Acked) => assert_ne!(nth, 3),
+            other => assert!(nth == 3 && matches!(other, Err(Error::AlreadySettled { .. })), "{nth}: {other:?}"),
+        }
+    }
+    assert!(Delivery::ack_all(&held[4..]).await?.into_iter().all(|answer| answer.is_ok()), "repeats are answered");
+    assert!(Delivery::ack_all(&[]).await?.is_empty());
+    let many = vec![(held[0].receipt.clone(), Settlement::Ack); 501];
+    refused!(bus.settle_all(many).await, Error::LimitExceeded { limit: "batch", actual: 501, .. });
+    let group = &bus.groups(&ORDERS).await?[0];
+    assert_eq!((group.in_flight, group.returning, group.backlog), (0, 1, 0));
     Ok(())
 }

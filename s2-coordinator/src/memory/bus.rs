@@ -11,7 +11,7 @@ use crate::dead_letter::{DeadLetter, DeadLetterId, DeadLetters, Redriven};
 use crate::error::Error;
 use crate::event::{Event, NewEvent, Position, Published};
 use crate::group::Group;
-use crate::limits::Limits;
+use crate::limits::{Limits, check};
 use crate::memory::handle::Handle;
 use crate::memory::store::{Inner, MemoryStore};
 use crate::memory::subscription::MemoryConsumer;
@@ -64,6 +64,14 @@ impl Settle for MemoryBus {
         self.store.with(|inner| inner.topics.settle(receipt, settlement, &mut inner.fx))
     }
 
+    #[instrument(level = "trace", skip_all, fields(settlements = settlements.len()))]
+    async fn settle_all(&self, settlements: Vec<(Receipt, Settlement)>) -> Result<Vec<Result<Settled, Error>>, Error> {
+        check("batch", || "a batch of settlements".into(), settlements.len(), self.limits().batch)?;
+        let settle =
+            |inner: &mut Inner, (receipt, settlement)| inner.topics.settle(&receipt, settlement, &mut inner.fx);
+        Ok(self.store.with(|inner| settlements.into_iter().map(|each| settle(inner, each)).collect()))
+    }
+
     #[instrument(level = "trace", skip_all, fields(position = %receipt.position()))]
     async fn extend(&self, receipt: &Receipt, by: Duration) -> Result<Timestamp, Error> {
         self.store.with(|inner| inner.topics.extend(receipt, by, &mut inner.fx))
@@ -81,9 +89,9 @@ impl EventBus for MemoryBus {
     async fn subscribe(&self, how: &Subscribe) -> Result<Subscription, Error> {
         how.check(self.limits())?;
         timer::ensure(self.store.shared())?;
-        let origin = self.step(|inner| inner.topics.subscribe(how, self.handle.id, &mut inner.fx))?;
+        let recipient = self.step(|inner| inner.topics.subscribe(how, self.handle.id, &mut inner.fx))?;
         let (store, handle, settle) = (self.store.clone(), Arc::clone(&self.handle), Arc::new(self.clone()));
-        Ok(Subscription::new(MemoryConsumer::new(store, settle, handle, origin)))
+        Ok(Subscription::new(MemoryConsumer::new(store, settle, handle, recipient)))
     }
 
     #[instrument(level = "debug", skip_all, fields(%topic))]

@@ -7,7 +7,7 @@ use std::task::Waker;
 use crate::config::{Config, Retention};
 use crate::entry::{Entry, Record};
 use crate::event::Position;
-use crate::memory::wait::WaitList;
+use crate::memory::wait::{Ticket, WaitList};
 use crate::random::Random;
 use crate::time::Timestamp;
 
@@ -43,6 +43,11 @@ impl Effects {
     pub(super) fn number(&mut self) -> u64 {
         self.last_number += 1;
         self.last_number
+    }
+
+    /// A place in a queue: the one that is held, or a new one.
+    pub(super) fn ticket(&mut self, held: Option<Ticket>) -> Ticket {
+        held.unwrap_or_else(|| Ticket(self.number()))
     }
 
     pub(super) fn journal(&mut self, record: Record) -> Position {
@@ -84,9 +89,7 @@ impl JournalLog {
 
     fn append(&mut self, record: Record, now: Timestamp) -> Position {
         let position = self.push(record, now);
-        if self.bytes > self.retention.bytes || self.is_aged(now) {
-            self.trim(now);
-        }
+        self.trim(now);
         position
     }
 
@@ -98,20 +101,28 @@ impl JournalLog {
         position
     }
 
-    fn is_aged(&self, now: Timestamp) -> bool {
-        let front = self.entries.front();
-        front.zip(self.retention.age).is_some_and(|(entry, age)| now.since(entry.time) > age)
+    /// When the oldest entry will be too old.
+    pub(super) fn aged_at(&self) -> Option<Timestamp> {
+        let oldest = self.entries.front().filter(|_| self.entries.len() > 1)?;
+        self.retention.age.map(|age| oldest.time + age)
     }
 
     /// Drops the oldest entries, an eighth of what is kept at a time, and says so in an entry of its own.
-    fn trim(&mut self, now: Timestamp) {
+    pub(super) fn trim(&mut self, now: Timestamp) {
+        let too_old = self.aged_at().is_some_and(|at| at <= now);
         let too_much = self.bytes > self.retention.bytes;
+        if !too_old && !too_much {
+            return;
+        }
         let room = if too_much { self.retention.bytes - self.retention.bytes / 8 } else { u64::MAX };
+        let youth = self.retention.age.filter(|_| too_old).map(|age| age - age / 8);
+        let is_due =
+            |log: &Self, entry: &Entry| log.bytes > room || youth.is_some_and(|youth| now.since(entry.time) >= youth);
         let mut dropped = 0_u64;
-        while self.entries.len() > 1 && (self.bytes > room || self.is_aged(now)) {
-            let Some(entry) = self.entries.pop_front() else {
-                break;
-            };
+        while self.entries.len() > 1
+            && self.entries.front().is_some_and(|entry| is_due(self, entry))
+            && let Some(entry) = self.entries.pop_front()
+        {
             self.bytes -= entry.weight();
             self.first = entry.position.next();
             dropped += 1;

@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Duration;
 
+use crate::config::Config;
 use crate::dead_letter::{AttemptEnd, DeadLetterId};
 use crate::error::Error;
 use crate::event::{Event, Fingerprint, Position};
@@ -175,12 +175,12 @@ impl GroupState {
     ) -> Result<Option<Settled>, Error> {
         let position = receipt.position();
         if position >= self.cursor() {
-            return Err(receipt.stale(None));
+            return Err(receipt.stale_error(None));
         }
         match self.slots.get(position) {
             Some(slot) => slot.answer(receipt, settlement),
             None => {
-                let topic = receipt.origin().topic.clone();
+                let topic = receipt.recipient().topic.clone();
                 Err(Error::NotRetained { topic, position, oldest: self.slots.first() })
             }
         }
@@ -293,7 +293,8 @@ impl GroupState {
     /// Takes members for which there is something out of the queue, at most `most` of them, to be woken.
     pub(super) fn wake(&mut self, log: &Log, most: usize) -> Vec<Waker> {
         let mut wakers = Vec::new();
-        if self.waiting.is_empty() {
+        let nothing = self.ready.is_empty() && self.suspects.is_empty() && self.cursor() >= log.end();
+        if nothing || self.waiting.is_empty() {
             return wakers;
         }
         let mut waiting = std::mem::take(&mut self.waiting);
@@ -309,8 +310,8 @@ impl GroupState {
 
     /// Forgets what the topic has forgotten, `oldest` being what it retains: settles that nobody repeats any more, and,
     /// of a group that has expired, events that it will never see.
-    pub(super) fn forget_before(&mut self, oldest: Position, now: Timestamp, window: Duration) {
-        self.slots.forget_past(oldest, now, window);
+    pub(super) fn forget_before(&mut self, oldest: Position, now: Timestamp, config: &Config) {
+        self.slots.forget_past(oldest, now, config.ack_timeout, config.limits.settles);
         while self.expired && self.slots.first() < oldest {
             let position = self.slots.first();
             let revived = self.slots.is_revived(position);

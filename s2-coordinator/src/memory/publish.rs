@@ -44,27 +44,52 @@ impl Topics {
         Ok(answers)
     }
 
-    fn plan(&mut self, events: &[NewEvent], fx: &mut Effects) -> Result<Vec<Plan>, Error> {
+    fn plan(&mut self, events: &[NewEvent], fx: &Effects) -> Result<Vec<Plan>, Error> {
+        self.check_room(events, fx)?;
         let mut seen = Seen::new();
+        let mut adds: Vec<(&Topic, u64)> = Vec::new();
         let mut plans = Vec::with_capacity(events.len());
         for run in events.chunk_by(|one, next| one.topic == next.topic) {
-            let topic = self.topic(&run[0].topic, fx)?;
-            let mut adds = 0;
+            let (name, topic) = (&run[0].topic, self.get(&run[0].topic));
+            let mut bytes = 0;
             for event in run {
                 let plan = plan(topic, event, plans.len(), &mut seen, fx)?;
-                if let Plan::Write(_) = plan {
-                    adds += event.data.len() as u64;
-                }
+                bytes += if let Plan::Write(_) = plan { event.data.len() as u64 } else { 0 };
                 plans.push(plan);
             }
-            topic.check_backlog(adds, &fx.config)?;
+            match adds.iter_mut().find(|(other, _)| *other == name) {
+                Some((_, more)) => *more += bytes,
+                None => adds.push((name, bytes)),
+            }
+        }
+        for (name, more) in adds.into_iter().filter(|(_, more)| *more > 0) {
+            self.check_backlog(name, more, fx)?;
         }
         Ok(plans)
+    }
+
+    /// Fails when the topics of a batch that are not there yet are more than there may be; after that, making them cannot
+    /// fail.
+    fn check_room(&mut self, events: &[NewEvent], fx: &Effects) -> Result<(), Error> {
+        let mut runs = events.chunk_by(|one, next| one.topic == next.topic);
+        if runs.all(|run| self.get(&run[0].topic).is_some()) {
+            return Ok(());
+        }
+        self.make_room(events.iter().map(|event| &event.topic).collect(), fx)
+    }
+
+    fn check_backlog(&mut self, name: &Topic, more: u64, fx: &Effects) -> Result<(), Error> {
+        let max = fx.config.limits.backlog_bytes;
+        match self.topics.get_mut(name) {
+            Some(topic) => topic.check_backlog(more, fx),
+            None if more <= max => Ok(()),
+            None => Err(Error::BacklogFull { topic: name.clone(), held_bytes: 0, max }),
+        }
     }
 }
 
 fn plan<'a>(
-    topic: &TopicState,
+    topic: Option<&TopicState>,
     event: &'a NewEvent,
     nth: usize,
     seen: &mut Seen<'a>,
@@ -72,7 +97,7 @@ fn plan<'a>(
 ) -> Result<Plan, Error> {
     let Some(key) = &event.idempotency_key else { return Ok(Plan::Write(None)) };
     let fingerprint = event.fingerprint();
-    if let Some(used) = topic.keys.get(key, fx.now, fx.config.idempotency_window) {
+    if let Some(used) = topic.and_then(|topic| topic.keys.get(key, fx.now, fx.config.idempotency_window)) {
         if used.fingerprint == fingerprint {
             return Ok(Plan::Duplicate(Published { duplicate: true, ..used.published }));
         }
@@ -95,7 +120,7 @@ fn write(topic: &mut TopicState, new: &NewEvent, fingerprint: Option<Fingerprint
     let published = Published { id, position, duplicate: false };
     if let (Some(key), Some(fingerprint)) = (&new.idempotency_key, fingerprint) {
         topic.keys.insert(key.clone(), fingerprint, published, fx.now);
-        fx.arm(fx.now + fx.config.idempotency_window);
+        fx.arm(fx.now + fx.config.idempotency_window + fx.config.idempotency_window / 8);
     }
     topic.push(Arc::new(Event::published(new.clone(), id, position, fx.now)), fx);
     published

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::dead_letter::AttemptEnd;
 use crate::error::Error;
-use crate::event::{Fingerprint, NewEvent};
+use crate::event::Fingerprint;
 use crate::memory::effects::Effects;
 use crate::memory::place::Place;
 use crate::memory::topics::Topics;
@@ -21,7 +21,7 @@ impl Topics {
         settlement.check(&fx.config.limits)?;
         let position = receipt.position();
         let said = match &settlement {
-            Settlement::Commit(outputs) => Some(Fingerprint::of_all(outputs.iter().map(NewEvent::fingerprint))),
+            Settlement::Commit(outputs) => Some(Fingerprint::of_outputs(outputs)),
             _ => None,
         };
         let mut place = self.place_of(receipt)?;
@@ -39,13 +39,15 @@ impl Topics {
                 return Ok(place.give_back(position, delay, reason, fx));
             }
             Settlement::Nack { reason, .. } => {
-                return place.give_up(receipt, AttemptEnd::Nacked { reason, retry_at: None }, fx);
+                place.give_up(receipt, AttemptEnd::Nacked { reason, retry_at: None }, fx)?
             }
-            Settlement::DeadLetter { reason } => return place.give_up(receipt, AttemptEnd::Refused { reason }, fx),
+            Settlement::DeadLetter { reason } => place.give_up(receipt, AttemptEnd::Refused { reason }, fx)?,
         };
-        place.group.finish(position, fx.now, outcome.clone(), said);
+        if !matches!(outcome, Settled::DeadLettered(_)) {
+            place.group.finish(position, fx.now, outcome.clone(), said);
+        }
         place.wake(1, fx);
-        self.trim(&receipt.origin().topic, fx);
+        self.trim(&receipt.recipient().topic, fx);
         Ok(outcome)
     }
 
@@ -60,14 +62,13 @@ impl Topics {
     }
 
     fn place_of(&mut self, receipt: &Receipt) -> Result<Place<'_>, Error> {
-        self.place(receipt.origin()).ok_or_else(|| receipt.stale(None))
+        self.place(receipt.recipient()).ok_or_else(|| receipt.stale_error(None))
     }
 }
 
 impl Place<'_> {
     fn give_up(&mut self, receipt: &Receipt, end: AttemptEnd, fx: &mut Effects) -> Result<Settled, Error> {
-        let id = self.bury(receipt.position(), fx.now, end, fx).ok_or_else(|| receipt.stale(None))?;
-        self.wake(1, fx);
+        let id = self.bury(receipt.position(), fx.now, end, fx).ok_or_else(|| receipt.stale_error(None))?;
         Ok(Settled::DeadLettered(id))
     }
 }

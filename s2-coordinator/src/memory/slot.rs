@@ -44,6 +44,7 @@ pub(super) struct Slot {
 #[derive(Clone, Debug)]
 struct Failure {
     attempt: Attempt,
+    consumer: u64,
     death: Option<DeadLetterId>,
 }
 
@@ -124,7 +125,7 @@ impl Slot {
     pub(super) fn fail(&mut self, now: Timestamp, end: AttemptEnd) {
         self.forgive();
         let attempt = Attempt::new(self.delivery, self.handler.clone(), self.since, now, end);
-        self.history.push(Failure { attempt, death: None });
+        self.history.push(Failure { attempt, consumer: self.consumer, death: None });
     }
 
     /// Forgets that the current delivery timed out.
@@ -132,7 +133,8 @@ impl Slot {
         let forgiven =
             self.history.pop_if(|failure| failure.attempt.delivery == self.delivery && failure.is_suspicious());
         if forgiven.is_some() {
-            self.suspect = self.history.last().is_some_and(Failure::is_suspicious);
+            let of_this_life = |failure: &&Failure| failure.attempt.delivery > self.born;
+            self.suspect = self.history.last().filter(of_this_life).is_some_and(Failure::is_suspicious);
         }
     }
 
@@ -172,17 +174,20 @@ impl Slot {
     ) -> Result<Option<Settled>, Error> {
         let failure = self.history.iter().rev().find(|failure| failure.attempt.delivery == receipt.delivery());
         if let Some(failure) = failure {
+            if failure.consumer != receipt.recipient().consumer {
+                return Err(receipt.stale_error(self.current()));
+            }
             if let Some(answer) = failure.answer() {
                 let alike = settlement.is_some_and(|(settlement, _)| failure.is_of(settlement));
-                return if alike { Ok(Some(answer)) } else { Err(receipt.already_settled(&answer)) };
+                return if alike { Ok(Some(answer)) } else { Err(receipt.already_settled_error(&answer)) };
             }
             // The deadline passed. While the event is not handed out again, nor dead, better late than twice.
             if failure.death.is_some() || self.born >= receipt.delivery() {
-                return Err(receipt.stale(self.current()));
+                return Err(receipt.stale_error(self.current()));
             }
         }
-        if self.delivery != receipt.delivery() || self.consumer != receipt.origin().consumer {
-            return Err(receipt.stale(self.current()));
+        if self.delivery != receipt.delivery() || self.consumer != receipt.recipient().consumer {
+            return Err(receipt.stale_error(self.current()));
         }
         let State::Settled(answer) = &self.state else { return Ok(None) };
         let alike = match settlement {
@@ -190,6 +195,6 @@ impl Slot {
             Some((Settlement::Commit(_), said)) => self.said.as_deref() == said.as_ref(),
             _ => false,
         };
-        if alike { Ok(Some(answer.clone())) } else { Err(receipt.already_settled(answer)) }
+        if alike { Ok(Some(answer.clone())) } else { Err(receipt.already_settled_error(answer)) }
     }
 }

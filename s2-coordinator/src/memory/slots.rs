@@ -12,9 +12,6 @@ use crate::memory::log::Log;
 use crate::memory::slot::Slot;
 use crate::time::Timestamp;
 
-/// How many settles are remembered of events that the topic has forgotten; with more, the oldest goes early.
-const REMEMBERED: u64 = 65_536;
-
 #[derive(Debug)]
 pub(super) struct Slots {
     /// Slots of positions `first`, `first + 1` …; the last belongs to the event that was handed out last.
@@ -89,6 +86,10 @@ impl Slots {
                 None => drop(self.revived.insert(position, (event, slot))),
             }
         }
+        self.advance();
+    }
+
+    fn advance(&mut self) {
         while let Some(place) = self.place(self.floor.next())
             && self.row.get(place).is_some_and(Slot::is_settled)
         {
@@ -106,12 +107,13 @@ impl Slots {
         self.revived.contains_key(&position)
     }
 
-    /// Forgets settles that nobody repeats any more, of events before `oldest`, which the topic has forgotten.
-    pub(super) fn forget_past(&mut self, oldest: Position, now: Timestamp, window: Duration) {
+    /// Forgets settles that nobody repeats any more, of events before `oldest`, which the topic has forgotten. With more
+    /// than `most` of them, the oldest go early.
+    pub(super) fn forget_past(&mut self, oldest: Position, now: Timestamp, window: Duration, most: u64) {
         while self.first < oldest
             && let Some(slot) = self.row.front()
             && slot.is_settled()
-            && (slot.is_past(now, window) || oldest.get() - self.first.get() > REMEMBERED)
+            && (slot.is_past(now, window) || oldest.get() - self.first.get() > most)
         {
             self.pop();
         }
@@ -123,6 +125,7 @@ impl Slots {
         let settled = self.row.pop_front().is_some_and(|slot| slot.is_settled());
         self.floor = self.floor.max(self.first);
         self.first = self.first.next();
+        self.advance();
         settled
     }
 }

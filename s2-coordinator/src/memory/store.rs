@@ -30,13 +30,22 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    /// Does what time has brought, if it has brought anything.
+    /// Does what time has brought, in the order in which it brought it.
     fn catch_up(&mut self, now: Timestamp) {
-        self.fx.now = self.fx.now.max(now);
-        if self.fx.due <= self.fx.now {
+        let now = self.fx.now.max(now);
+        while self.fx.due <= now {
+            let due = self.fx.due;
+            self.fx.now = self.fx.now.max(due);
             self.topics.sweep(&mut self.fx);
-            self.fx.due = self.topics.next_due(&self.fx);
+            self.fx.journal.trim(self.fx.now);
+            let journal = self.fx.journal.aged_at().unwrap_or(Timestamp::MAX);
+            self.fx.due = self.topics.next_due(&self.fx).min(journal);
+            if self.fx.due <= due {
+                debug_assert!(due == Timestamp::MAX, "what was due is done");
+                break;
+            }
         }
+        self.fx.now = now;
     }
 }
 

@@ -15,7 +15,7 @@ use crate::memory::handle::Handle;
 use crate::memory::store::{Inner, MemoryStore};
 use crate::memory::timer;
 use crate::memory::wait::Ticket;
-use crate::settle::{Origin, Receipt, Settle};
+use crate::settle::{Receipt, Recipient, Settle};
 use crate::subscription::Consumer;
 
 /// One member of a group.
@@ -24,13 +24,13 @@ pub(super) struct MemoryConsumer {
     store: MemoryStore,
     settle: Arc<dyn Settle>,
     handle: Arc<Handle>,
-    origin: Arc<Origin>,
+    recipient: Arc<Recipient>,
     closed: AtomicBool,
 }
 
 impl MemoryConsumer {
-    pub(super) fn new(store: MemoryStore, settle: Arc<dyn Settle>, handle: Arc<Handle>, origin: Origin) -> Self {
-        Self { store, settle, handle, origin: Arc::new(origin), closed: AtomicBool::new(false) }
+    pub(super) fn new(store: MemoryStore, settle: Arc<dyn Settle>, handle: Arc<Handle>, recipient: Recipient) -> Self {
+        Self { store, settle, handle, recipient: Arc::new(recipient), closed: AtomicBool::new(false) }
     }
 
     fn is_closed(&self) -> bool {
@@ -38,24 +38,24 @@ impl MemoryConsumer {
     }
 
     fn take_now(&self, inner: &mut Inner, max: usize) -> Result<Vec<Handed>, Error> {
-        let mut place = inner.topics.place(&self.origin).ok_or_else(|| self.gone())?;
-        Ok(place.take(self.origin.consumer, max, &mut inner.fx))
+        let mut place = inner.topics.place(&self.recipient).ok_or_else(|| self.gone())?;
+        Ok(place.take(self.recipient.consumer, max, &mut inner.fx))
     }
 
     fn gone(&self) -> Error {
-        let Origin { topic, group, .. } = &*self.origin;
+        let Recipient { topic, group, .. } = &*self.recipient;
         Error::UnknownGroup { topic: topic.clone(), group: group.clone() }
     }
 
     fn delivery(&self, handed: Handed) -> Delivery {
         let Handed { event, attempt, delivery, deadline } = handed;
-        let receipt = Receipt::new(Arc::clone(&self.origin), event.position, delivery);
+        let receipt = Receipt::new(Arc::clone(&self.recipient), event.position, delivery);
         Delivery::new(event, attempt, deadline, receipt, Arc::clone(&self.settle))
     }
 
     fn leave(&self) {
         if !self.closed.swap(true, Ordering::AcqRel) {
-            self.store.with(|inner| inner.topics.leave(&self.origin, &mut inner.fx));
+            self.store.with(|inner| inner.topics.leave(&self.recipient, &mut inner.fx));
         }
     }
 }
@@ -68,8 +68,9 @@ impl Drop for MemoryConsumer {
 
 #[async_trait]
 impl Consumer for MemoryConsumer {
-    async fn next(&self) -> Result<Option<Delivery>, Error> {
-        Ok(Next { consumer: self, ticket: None }.await?.map(|handed| self.delivery(handed)))
+    async fn next(&self, max: usize) -> Result<Vec<Delivery>, Error> {
+        let taken = Next { consumer: self, max, ticket: None }.await?;
+        Ok(taken.into_iter().map(|handed| self.delivery(handed)).collect())
     }
 
     async fn take(&self, max: usize) -> Result<Vec<Delivery>, Error> {
@@ -89,36 +90,42 @@ impl Consumer for MemoryConsumer {
 /// Waits for an event. One that was woken but is dropped before it took anything wakes the next.
 struct Next<'a> {
     consumer: &'a MemoryConsumer,
+    max: usize,
     ticket: Option<Ticket>,
 }
 
 impl Future for Next<'_> {
-    type Output = Result<Option<Handed>, Error>;
+    type Output = Result<Vec<Handed>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let consumer = self.consumer;
         // Whoever waits needs the timer; if its runtime is gone, this one's will do.
         timer::ensure(consumer.store.shared())?;
-        consumer.store.with(|inner| {
+        let answer = consumer.store.with(|inner| {
             if consumer.is_closed() {
-                return Poll::Ready(Ok(None));
+                return Poll::Ready(Ok(Vec::new()));
             }
-            match consumer.take_now(inner, 1).map(|mut taken| taken.pop()) {
-                Ok(None) => {
-                    self.ticket = inner.topics.wait(&consumer.origin, self.ticket, cx.waker());
+            match consumer.take_now(inner, self.max) {
+                Ok(taken) if taken.is_empty() => {
+                    let ticket = inner.fx.ticket(self.ticket);
+                    self.ticket = Some(ticket);
+                    inner.topics.wait(&consumer.recipient, ticket, cx.waker());
                     Poll::Pending
                 }
                 answer => Poll::Ready(answer),
             }
-        })
+        });
+        // Its runtime may have ended just before this waiter was queued, and so have woken all but this one.
+        timer::ensure(consumer.store.shared())?;
+        answer
     }
 }
 
 impl Drop for Next<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            let origin = &self.consumer.origin;
-            self.consumer.store.with(|inner| inner.topics.stop_waiting(origin, ticket, &mut inner.fx));
+            let recipient = &self.consumer.recipient;
+            self.consumer.store.with(|inner| inner.topics.stop_waiting(recipient, ticket, &mut inner.fx));
         }
     }
 }

@@ -109,22 +109,26 @@ impl Future for Following<'_> {
         let this = self.get_mut();
         let store = this.tail.store.clone();
         timer::ensure(store.shared())?;
-        store.with(|inner| {
+        let answer = store.with(|inner| {
             if this.tail.handle.is_closed() {
                 return Poll::Ready(Ok(Vec::new()));
             }
             match this.tail.read(inner, this.max) {
                 Ok(events) if events.is_empty() => {
+                    let ticket = inner.fx.ticket(this.ticket);
+                    this.ticket = Some(ticket);
                     let tails = match inner.tails(&this.tail.topic) {
                         Ok(tails) => tails,
                         Err(error) => return Poll::Ready(Err(error)),
                     };
-                    this.ticket = Some(tails.register(this.ticket, this.tail.handle.id, cx.waker()));
+                    tails.register(ticket, this.tail.handle.id, cx.waker());
                     Poll::Pending
                 }
                 answer => Poll::Ready(answer),
             }
-        })
+        });
+        timer::ensure(store.shared())?;
+        answer
     }
 }
 

@@ -53,13 +53,13 @@ impl TopicState {
 
     /// Fails when `more` bytes would exceed what a topic may hold that nobody may drop: events that a group has not
     /// settled, dead letters, idempotency keys.
-    pub(super) fn check_backlog(&self, more: u64, config: &Config) -> Result<(), Error> {
-        let max = config.limits.backlog_bytes;
-        let kept = self.dead_bytes + self.keys.bytes();
-        if self.log.bytes() + kept + more <= max {
+    pub(super) fn check_backlog(&mut self, more: u64, fx: &Effects) -> Result<(), Error> {
+        let max = fx.config.limits.backlog_bytes;
+        if self.log.bytes() + self.dead_bytes + self.keys.bytes() + more <= max {
             return Ok(());
         }
-        let held_bytes = self.log.bytes_after(self.safe()) + kept;
+        self.keys.expire(fx.now, fx.config.idempotency_window);
+        let held_bytes = self.log.bytes_after(self.safe()) + self.dead_bytes + self.keys.bytes();
         if held_bytes + more <= max {
             return Ok(());
         }
@@ -86,7 +86,9 @@ impl TopicState {
     pub(super) fn trim(&mut self, fx: &mut Effects) {
         let (retention, now) = (fx.config.topics, fx.now);
         let too_much = self.log.bytes() > retention.bytes;
-        let too_old = self.log.oldest().zip(retention.age).is_some_and(|(oldest, age)| oldest + age <= now);
+        let old_at = self.log.oldest().zip(retention.age).map(|(oldest, age)| oldest + age);
+        let too_old = old_at.is_some_and(|at| at <= now);
+        old_at.filter(|_| !too_old).into_iter().for_each(|at| fx.arm(at));
         if !too_much && !too_old {
             return;
         }
@@ -113,7 +115,7 @@ impl TopicState {
     fn forget(&mut self, fx: &Effects) {
         let oldest = self.log.first();
         for group in self.groups.values_mut() {
-            group.forget_before(oldest, fx.now, fx.config.ack_timeout);
+            group.forget_before(oldest, fx.now, &fx.config);
         }
     }
 
@@ -143,7 +145,7 @@ impl TopicState {
     pub(super) fn return_group(&mut self, incarnation: u64, fx: &mut Effects) {
         let oldest = self.log.first();
         let Some(group) = self.groups.get_mut(&incarnation).filter(|group| group.expired) else { return };
-        group.forget_before(oldest, fx.now, fx.config.ack_timeout);
+        group.forget_before(oldest, fx.now, &fx.config);
         group.expired = false;
         let lost = std::mem::take(&mut group.lost);
         if lost > 0 {
@@ -168,7 +170,9 @@ impl TopicState {
     pub(super) fn next_due(&self, config: &Config) -> Option<Timestamp> {
         let deliveries = self.groups.values().filter_map(GroupState::next_due);
         let alone = self.groups.values().filter(|group| !group.expired).filter_map(|group| group.idle_since);
-        let keys = self.keys.oldest().map(|at| at + config.idempotency_window);
+        // Forgetting is no decision, so it may wait until it is worth it.
+        let window = config.idempotency_window;
+        let keys = self.keys.oldest().map(|at| at + window + window / 8);
         let expiry = alone.map(|since| since + config.group_expiry);
         deliveries.chain(expiry).chain(self.aged_at(config)).chain(keys).min()
     }

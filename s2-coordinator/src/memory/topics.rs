@@ -1,6 +1,6 @@
 //! All topics of the fleet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 
 use crate::entry::Record;
@@ -16,7 +16,7 @@ use crate::memory::place::Place;
 use crate::memory::topic::TopicState;
 use crate::memory::wait::Ticket;
 use crate::name::{ConsumerName, GroupName, Topic};
-use crate::settle::Origin;
+use crate::settle::Recipient;
 use crate::subscription::Subscribe;
 use crate::time::Timestamp;
 
@@ -40,15 +40,21 @@ impl Topics {
         self.ended.get(name).copied().unwrap_or(self.highest)
     }
 
+    /// Fails when those of `names` that are not there yet are more than there may be.
+    pub(super) fn make_room(&mut self, names: BTreeSet<&Topic>, fx: &Effects) -> Result<(), Error> {
+        let max = fx.config.limits.topics;
+        let fresh = |topics: &Self| names.iter().filter(|name| topics.get(name).is_none()).count();
+        if self.topics.len() + fresh(self) > max {
+            self.forget_vacant(max);
+        }
+        check("topics", || "the fleet".into(), self.topics.len() + fresh(self), max)
+    }
+
     /// The topic of this name, made where there is none.
     pub(super) fn topic(&mut self, name: &Topic, fx: &Effects) -> Result<&mut TopicState, Error> {
         if !self.topics.contains_key(name) {
-            let max = fx.config.limits.topics;
-            if self.topics.len() >= max {
-                self.forget_vacant(max);
-            }
-            check("topics", || "the fleet".into(), self.topics.len() + 1, max)?;
-            let after = self.ended(name);
+            self.make_room(BTreeSet::from([name]), fx)?;
+            let after = self.ended.remove(name).unwrap_or(self.highest);
             self.topics.insert(name.clone(), TopicState::new(name.clone(), after));
         }
         self.topics.get_mut(name).ok_or(Error::Closed)
@@ -69,15 +75,15 @@ impl Topics {
         }
     }
 
-    /// A group and what surrounds it, if it is still the group that the origin names.
-    pub(super) fn place(&mut self, origin: &Origin) -> Option<Place<'_>> {
-        let TopicState { log, groups, dead_bytes, .. } = self.topics.get_mut(&origin.topic)?;
-        let group = groups.get_mut(&origin.incarnation).filter(|group| group.name == origin.group)?;
+    /// A group and what surrounds it, if it is still the group that the recipient names.
+    pub(super) fn place(&mut self, recipient: &Recipient) -> Option<Place<'_>> {
+        let TopicState { log, groups, dead_bytes, .. } = self.topics.get_mut(&recipient.topic)?;
+        let group = groups.get_mut(&recipient.incarnation).filter(|group| group.name == recipient.group)?;
         Some(Place { group, log, dead_bytes, dead: &mut self.dead })
     }
 
     /// Joins a group, made where there is none.
-    pub(super) fn subscribe(&mut self, how: &Subscribe, bus: u64, fx: &mut Effects) -> Result<Origin, Error> {
+    pub(super) fn subscribe(&mut self, how: &Subscribe, bus: u64, fx: &mut Effects) -> Result<Recipient, Error> {
         let topic = self.topic(&how.topic, fx)?;
         let incarnation = match topic.group_named(&how.group) {
             Some(group) => group.incarnation,
@@ -91,18 +97,19 @@ impl Topics {
             group.deliveries = how.deliveries.unwrap_or(group.deliveries);
             group.join(consumer, Member::new(name, bus, how.prefetch, timeout));
         }
-        Ok(Origin { topic: how.topic.clone(), group: how.group.clone(), incarnation, consumer })
+        Ok(Recipient { topic: how.topic.clone(), group: how.group.clone(), incarnation, consumer })
     }
 
     /// Queues a waiter of a group.
-    pub(super) fn wait(&mut self, origin: &Origin, ticket: Option<Ticket>, waker: &Waker) -> Option<Ticket> {
-        let place = self.place(origin)?;
-        Some(place.group.waiting.register(ticket, origin.consumer, waker))
+    pub(super) fn wait(&mut self, recipient: &Recipient, ticket: Ticket, waker: &Waker) {
+        if let Some(place) = self.place(recipient) {
+            place.group.waiting.register(ticket, recipient.consumer, waker);
+        }
     }
 
     /// Removes a waiter of a group. One that was no longer queued had been woken: then another is woken instead.
-    pub(super) fn stop_waiting(&mut self, origin: &Origin, ticket: Ticket, fx: &mut Effects) {
-        let Some(mut place) = self.place(origin) else { return };
+    pub(super) fn stop_waiting(&mut self, recipient: &Recipient, ticket: Ticket, fx: &mut Effects) {
+        let Some(mut place) = self.place(recipient) else { return };
         if !place.group.waiting.remove(ticket) {
             place.wake(1, fx);
         }
@@ -119,9 +126,9 @@ impl Topics {
     }
 
     /// Ends one subscription.
-    pub(super) fn leave(&mut self, origin: &Origin, fx: &mut Effects) {
-        if let Some(place) = self.place(origin) {
-            leave(place.group, |consumer, _| consumer == origin.consumer, fx);
+    pub(super) fn leave(&mut self, recipient: &Recipient, fx: &mut Effects) {
+        if let Some(place) = self.place(recipient) {
+            leave(place.group, |consumer, _| consumer == recipient.consumer, fx);
         }
     }
 

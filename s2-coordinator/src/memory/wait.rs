@@ -6,30 +6,20 @@
 use std::collections::BTreeMap;
 use std::task::Waker;
 
-/// A place in the queue.
+/// A place in a queue; no two of a fleet are the same, since a queue may be forgotten and made anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Ticket(u64);
+pub(super) struct Ticket(pub(super) u64);
 
 /// Waiters in the order in which they came, each with the id of the consumer it waits for.
 #[derive(Debug, Default)]
 pub(super) struct WaitList {
     waiting: BTreeMap<Ticket, (u64, Waker)>,
-    last: u64,
 }
 
 impl WaitList {
     /// Queues a waiter, or renews the waker of one that is queued.
-    pub(super) fn register(&mut self, ticket: Option<Ticket>, consumer: u64, waker: &Waker) -> Ticket {
-        if let Some(ticket) = ticket
-            && let Some((_, known)) = self.waiting.get_mut(&ticket)
-        {
-            known.clone_from(waker);
-            return ticket;
-        }
-        self.last += 1;
-        let ticket = Ticket(self.last);
+    pub(super) fn register(&mut self, ticket: Ticket, consumer: u64, waker: &Waker) {
         self.waiting.insert(ticket, (consumer, waker.clone()));
-        ticket
     }
 
     /// Removes a waiter and says whether it was still queued; one that was not, has been woken.
