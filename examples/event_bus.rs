@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example event_bus`
 //!
-//! Hours pass in a moment: the fleet runs on a clock that the example moves by hand. Everything that is printed is what
+//! Minutes pass in a moment: the fleet runs on a clock that the example moves by hand. Everything that is printed is what
 //! the bus answered.
 
 use std::error::Error;
@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use s2_coordinator::{
     AttemptEnd, Clock, ConsumerName, DeadLetters, EventBus, EventBusExt, EventType, GroupName, IdempotencyKey,
-    ManualClock, MemoryStore, NewEvent, Settled, Start, Subscribe, SwarmId, Timestamp, Topic, export_json_lines,
+    ManualClock, MemoryStore, NewEvent, Position, Settled, Start, Subscribe, SwarmId, Timestamp, Topic,
+    export_json_lines,
 };
 
 const BUILDS: Topic = Topic::from_static("builds");
@@ -37,7 +38,7 @@ fn text(data: &[u8]) -> &str {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let clock = Arc::new(ManualClock::new("2025-11-12T09:00:00Z".parse::<Timestamp>()?));
-    let store = MemoryStore::builder().with_clock(Arc::<ManualClock>::clone(&clock)).build();
+    let store = MemoryStore::builder().with_clock(Arc::clone(&clock)).build()?;
     let bus = store.bus();
 
     println!("1. Publish. The second time is recognized by its key.");
@@ -106,7 +107,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     println!("7. Journal. What changed, as JSON Lines:");
     let mut lines = Vec::new();
-    export_json_lines(&store.journal(), &mut lines).await?;
+    export_json_lines(&store.journal(), Position::ORIGIN, &mut lines).await?;
     for line in String::from_utf8(lines)?.lines() {
         println!("   {line}");
     }

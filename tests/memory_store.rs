@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use s2_coordinator::{
-    Config, Error, EventBus, EventBusExt, EventType, GroupName, Inbox, Journal, ManualClock, MemoryStore,
+    Config, DeadLetters, Error, EventBus, EventBusExt, EventType, GroupName, Inbox, Journal, ManualClock, MemoryStore,
     NewEscalation, NewEvent, Position, Record, Retention, Start, Subject, Subscribe, SwarmId, Topic,
 };
 use s2_tests::{MemoryFleet, START};
@@ -14,7 +14,11 @@ const TOPIC: Topic = Topic::from_static("topic");
 const SECRET: &str = "a payload that is nobody's business";
 
 fn event() -> NewEvent {
-    NewEvent::new(TOPIC, EventType::from_static("test"), SwarmId::from_static("test")).with_data(SECRET)
+    event_on(TOPIC)
+}
+
+fn event_on(topic: Topic) -> NewEvent {
+    NewEvent::new(topic, EventType::from_static("test"), SwarmId::from_static("test")).with_data(SECRET)
 }
 
 fn group() -> Subscribe {
@@ -122,7 +126,7 @@ fn the_same_seed_gives_the_same_fleet() {
     let history = |seed| {
         runtime().block_on(async {
             let clock = Arc::new(ManualClock::new(START));
-            let store = MemoryStore::builder().with_seed(seed).with_clock(clock).build();
+            let store = MemoryStore::builder().with_seed(seed).with_clock(clock).build().expect("valid");
             let bus = store.bus();
             let published = bus.publish(&[event(), event()]).await.expect("published");
             let subscription = bus.subscribe(&group()).await.expect("subscribed");
@@ -207,4 +211,104 @@ fn ten_thousand_topics_that_were_only_tailed_leave_room() {
         }
         bus.publish_one(&event()).await.expect("there is room for another topic");
     });
+}
+
+/// A fleet that keeps nothing for longer than a minute and has room for `topics`.
+fn forgetful(topics: usize) -> MemoryFleet {
+    let mut config = Config::default();
+    config.topics = Retention { bytes: 64 * 1024, age: Some(Duration::from_secs(60)) };
+    config.limits.topics = topics;
+    MemoryFleet::new(config)
+}
+
+#[test]
+fn a_topic_that_is_forgotten_again_and_again_reuses_no_position() {
+    runtime().block_on(async {
+        let fleet = forgetful(1);
+        let bus = fleet.store.bus();
+        let mut highest = Position::ORIGIN;
+        for (topic, events) in [("b", 5), ("a", 10), ("b", 1), ("b", 1), ("a", 1), ("b", 1)] {
+            let event = event_on(Topic::from_static(topic));
+            let published = bus.publish(&vec![event; events]).await.expect("published");
+            if topic == "b" {
+                assert!(published[0].position > highest, "{published:?} after {highest}");
+                highest = published[events - 1].position;
+            }
+            fleet.clock.advance(Duration::from_secs(61));
+        }
+    });
+}
+
+#[test]
+fn a_wait_from_before_a_topic_was_forgotten_disturbs_no_later_one() {
+    runtime().block_on(async {
+        let fleet = forgetful(10);
+        let bus = fleet.store.bus();
+        let mut early = bus.tail(&TOPIC, Start::Now).await.expect("a tail");
+        let mut waiting = Box::pin(early.next());
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        bus.publish_one(&event()).await.expect("published");
+        fleet.clock.advance(Duration::from_secs(61));
+        bus.groups(&TOPIC).await.expect("a step");
+        let later = tokio::spawn({
+            let bus = bus.clone();
+            async move { bus.tail(&TOPIC, Start::Now).await?.next().await }
+        });
+        tokio::task::yield_now().await;
+        drop(waiting);
+        bus.publish_one(&event()).await.expect("published");
+        let seen = tokio::time::timeout(Duration::from_secs(30), later).await.expect("woken");
+        assert!(seen.expect("no panic").expect("no gap").is_some());
+    });
+}
+
+#[test]
+fn history_ages_however_its_last_event_was_settled() {
+    runtime().block_on(async {
+        let fleet = forgetful(10);
+        let bus = fleet.store.bus();
+        bus.publish_one(&event()).await.expect("published");
+        let subscription = bus.subscribe(&group()).await.expect("subscribed");
+        let delivery = subscription.next().await.expect("no error").expect("open");
+        fleet.clock.advance(Duration::from_secs(31));
+        delivery.ack().await.expect("late, but nobody else has it");
+        fleet.clock.advance(Duration::from_secs(60));
+        assert_eq!(bus.read(&TOPIC, Start::Beginning, 10).await.expect("read").items.len(), 0);
+    });
+}
+
+#[test]
+fn what_died_first_is_listed_first_however_late_anybody_looks() {
+    runtime().block_on(async {
+        let fleet = MemoryFleet::new(Config::default());
+        let bus = fleet.store.bus();
+        let mut held = Vec::new();
+        for (topic, timeout) in [("a", 40), ("b", 30)] {
+            let topic = Topic::from_static(topic);
+            bus.publish_one(&event_on(topic.clone())).await.expect("published");
+            let how = Subscribe::new(topic, GroupName::from_static("group"));
+            let how = how.with_deliveries(1).with_ack_timeout(Duration::from_secs(timeout));
+            let subscription = bus.subscribe(&how).await.expect("subscribed");
+            held.push((subscription.next().await.expect("no error"), subscription));
+        }
+        fleet.clock.advance(Duration::from_secs(50));
+        let letters = bus.dead_letters(&DeadLetters::all()).await.expect("letters");
+        let topics: Vec<&str> = letters.iter().map(|letter| letter.event.topic.as_str()).collect();
+        assert_eq!(topics, ["b", "a"]);
+        assert_eq!(letters[0].died, START + Duration::from_secs(30));
+    });
+}
+
+#[test]
+fn a_bad_setting_is_named() {
+    let refused = |change: fn(&mut Config)| {
+        let mut config = Config::default();
+        change(&mut config);
+        MemoryStore::builder().with_config(config).build().expect_err("a bad setting").to_string()
+    };
+    assert!(refused(|config| config.deliveries = 0).contains("deliveries"));
+    assert!(refused(|config| config.deliveries = 101).contains("the limit deliveries is 100"));
+    assert!(refused(|config| config.ack_timeout = Duration::ZERO).contains("ack timeout"));
+    assert!(refused(|config| config.limits.batch = 0).contains("limits.batch"));
 }

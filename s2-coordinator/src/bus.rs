@@ -4,23 +4,6 @@
 //! delivery has rules that survive crashes: each group gets every event once it settles; an event whose handler
 //! dies comes back; one that kills every handler ends as a dead letter with its history; and what must happen exactly
 //! once is committed together with the event that caused it.
-//!
-//! ```
-//! use s2_coordinator::{EventBus, EventBusExt, EventType, GroupName, MemoryStore, NewEvent, Subscribe, SwarmId, Topic};
-//!
-//! const BUILDS: Topic = Topic::from_static("builds");
-//!
-//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), s2_coordinator::Error> {
-//! let bus = MemoryStore::new().bus();
-//! let finished = NewEvent::new(BUILDS, EventType::from_static("build.finished"), SwarmId::from_static("ci"));
-//! bus.publish_one(&finished).await?;
-//!
-//! let reporters = bus.subscribe(&Subscribe::new(BUILDS, GroupName::from_static("reporters"))).await?;
-//! let delivery = reporters.next().await?.expect("the bus is open");
-//! assert_eq!(delivery.event.event_type.as_str(), "build.finished");
-//! delivery.ack().await?;
-//! # Ok(()) }
-//! ```
 
 use std::sync::Arc;
 
@@ -37,14 +20,46 @@ use crate::start::Start;
 use crate::subscription::{Subscribe, Subscription};
 use crate::tail::Tail;
 
-/// Publishes, delivers, replays.
+/// What sessions tell each other: publishes, delivers, replays.
 ///
-/// Every mutating call is one atomic step and may be repeated. Positions in a topic rise by one in the order in which
-/// events were published.
+/// | promise | what it means |
+/// |---|---|
+/// | publish | a batch is atomic; under one idempotency key an event is written once |
+/// | groups | each group gets every event until it settles it; its consumers share them |
+/// | tail, read | everybody sees everything, without leaving state behind |
+/// | order | to one consumer, events come in publish order; those that come back, come first; over several consumers there is none |
+/// | settle | ack, commit, nack, dead letter, extend: for the current delivery only; a repeat gets the first answer |
+/// | crash | what a dead consumer held comes back after the ack timeout, one at a time for each consumer |
+/// | attempts | errors, time-outs and crashes count alike, from when handling starts; after the last one an event is a dead letter with its history |
+/// | effectively once | what is committed exists if and only if the event that caused it is done |
+/// | retention | what a group has not settled is never dropped; settled history is kept by size and age |
+///
+/// ```
+/// use s2_coordinator::{EventBus, EventBusExt, EventType, GroupName, MemoryStore, NewEvent, Subscribe, SwarmId, Topic};
+///
+/// const BUILDS: Topic = Topic::from_static("builds");
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), s2_coordinator::Error> {
+/// let bus = MemoryStore::new().bus();
+/// let finished = NewEvent::new(BUILDS, EventType::from_static("build.finished"), SwarmId::from_static("ci"));
+/// bus.publish_one(&finished).await?;
+///
+/// let reporters = bus.subscribe(&Subscribe::new(BUILDS, GroupName::from_static("reporters"))).await?;
+/// let delivery = reporters.next().await?.expect("the bus is open");
+/// assert_eq!(delivery.event.event_type.as_str(), "build.finished");
+/// delivery.ack().await?;
+/// # Ok(()) }
+/// ```
+///
+/// Every mutating call is one atomic step. Repeated after a lost reply, settles, redrives and publishing under an
+/// idempotency key get the first answer; what else can be repeated says so. Any call may fail with [`Error::Backend`], or
+/// with [`Error::Invalid`] where an argument can be out of range, and a backend that does not offer something answers
+/// [`Error::Unsupported`].
 ///
 /// # To ensure correctness
 ///
-/// An event that a group has not settled is never dropped. The suites in `conformance` say the rest.
+/// An event that a group has not settled is never dropped. Positions in a topic rise by one in the order in which events
+/// were published. The cases in `conformance` are the rest of the contract.
 #[async_trait]
 pub trait EventBus: Settle {
     /// Publishes a batch, all of it or nothing, and answers for each event in order. The events may be of several topics.

@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
@@ -49,8 +49,7 @@ const LONGEST_NAP: Duration = Duration::from_secs(60);
 #[async_trait]
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let micros = wall.as_secs().saturating_mul(1_000_000) + u64::from(wall.subsec_micros());
+        let micros = Timestamp::from(SystemTime::now()).as_micros();
         let latest = self.latest.fetch_max(micros, Ordering::Relaxed);
         Timestamp::from_micros(micros.max(latest))
     }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::backoff::Backoff;
-use crate::limits::Limits;
+use crate::error::Error;
+use crate::invalid::Invalid;
+use crate::limits::{Limits, check};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -15,8 +17,9 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// let mut config = Config::default();
 /// config.ack_timeout = Duration::from_secs(120);
-/// let store = MemoryStore::builder().with_config(config).build();
+/// let store = MemoryStore::builder().with_config(config).build()?;
 /// assert_eq!(store.config().deliveries, 5);
+/// # Ok::<(), s2_coordinator::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -51,6 +54,31 @@ impl Default for Config {
             topics: Retention { bytes: 64 * 1024 * 1024, age: Some(7 * DAY) },
             journal: Retention { bytes: 64 * 1024 * 1024, age: None },
             limits: Limits::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Checks everything that can be wrong; stores call it before anything else.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] that names the setting, or [`Error::LimitExceeded`].
+    pub fn check(&self) -> Result<(), Error> {
+        let limits = &self.limits;
+        limits.check_ack_timeout(self.ack_timeout)?;
+        check("deliveries", || "the setting deliveries".into(), self.deliveries as usize, limits.deliveries as usize)?;
+        let needed = [
+            ("deliveries", self.deliveries as usize),
+            ("limits.batch", limits.batch),
+            ("limits.prefetch", limits.prefetch),
+            ("limits.topics", limits.topics),
+            ("limits.groups", limits.groups),
+            ("limits.escalations", limits.escalations),
+        ];
+        match needed.iter().find(|(_, value)| *value == 0) {
+            Some((setting, _)) => Err(Invalid::new("setting", setting, "must not be zero").into()),
+            None => Ok(()),
         }
     }
 }

@@ -99,7 +99,7 @@ impl DeadLetter {
 /// use s2_coordinator::{DeadLetters, Topic};
 ///
 /// let orders = DeadLetters::all().with_topic(Topic::from_static("orders")).with_limit(50);
-/// assert_eq!(orders.limit, 50);
+/// assert_eq!(orders.limit, Some(50));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -114,15 +114,23 @@ pub struct DeadLetters {
     pub group: Option<GroupName>,
     /// Only of this type.
     pub event_type: Option<EventType>,
-    /// At most so many, the oldest first; 1 to 500.
-    pub limit: usize,
+    /// At most so many, the oldest first; as many as one page may have
+    /// ([`Limits::batch`](crate::Limits::batch)) unless set.
+    pub limit: Option<usize>,
 }
 
 impl DeadLetters {
-    /// The 500 oldest dead letters of the fleet.
+    /// The oldest dead letters of the fleet, one page of them.
     #[must_use]
     pub fn all() -> Self {
-        Self { ids: Vec::new(), after: DeadLetterId::default(), topic: None, group: None, event_type: None, limit: 500 }
+        Self {
+            ids: Vec::new(),
+            after: DeadLetterId::default(),
+            topic: None,
+            group: None,
+            event_type: None,
+            limit: None,
+        }
     }
 
     /// One dead letter.
@@ -169,7 +177,7 @@ impl DeadLetters {
     /// At most so many.
     #[must_use]
     pub fn with_limit(mut self, limit: usize) -> Self {
-        self.limit = limit;
+        self.limit = Some(limit);
         self
     }
 

@@ -222,7 +222,7 @@ impl Entry {
         Self { position, time, component, operation, subject, params, severity, trace }
     }
 
-    /// The entry as one line of CONTENT_TYPE_JSON, without a line break.
+    /// The entry as one line of JSON, without a line break.
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()

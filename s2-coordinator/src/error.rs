@@ -7,7 +7,8 @@ use crate::invalid::Invalid;
 use crate::name::{GroupName, IdempotencyKey, Topic};
 use crate::text::Text;
 
-/// Why a call did not do what was asked. A call that fails has changed nothing.
+/// Why a call did not do what was asked. A call that fails has changed nothing, unless it is [`Error::Backend`]: then it may
+/// or may not have happened, and repeating it tells.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -145,7 +146,7 @@ pub enum Error {
     #[error("the bus is closed")]
     Closed,
 
-    /// There is no tokio runtime in this thread.
+    /// There is no tokio runtime in this thread. It must have its timer enabled, unless the store has a clock of its own.
     #[error("this needs a tokio runtime: call it from within one")]
     NoRuntime,
 
@@ -157,7 +158,7 @@ pub enum Error {
     },
 
     /// The backend failed.
-    #[error("the backend failed: {source}")]
+    #[error("the backend failed")]
     Backend {
         /// Whether trying again may help.
         retryable: bool,

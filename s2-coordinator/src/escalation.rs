@@ -1,6 +1,6 @@
 //! What only a person can settle.
 //!
-//! An escalation is durable and unique per key: raised a hundred times, it is one item in the inbox until somebody
+//! An escalation is as durable as its store, and unique per key: raised a hundred times, it is one item in the inbox until somebody
 //! resolves it. Raised again afterwards, it is a new one.
 
 use bytes::Bytes;

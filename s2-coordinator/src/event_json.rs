@@ -57,7 +57,7 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`Invalid`] when it is not CONTENT_TYPE_JSON, or an attribute is missing or not valid.
+    /// [`Invalid`] when it is not JSON, or an attribute is missing or not valid.
     pub fn from_json(json: &str) -> Result<Event, Invalid> {
         Attributes::read(json)?.into_event()
     }

@@ -17,11 +17,12 @@ use crate::escalation::{Escalation, EscalationId, NewEscalation, Raised, Resolut
 /// A pending escalation is never dropped. At most one is pending per key.
 #[async_trait]
 pub trait Inbox: Debug + Send + Sync + 'static {
-    /// Raises an escalation, or counts it where one with its key is pending. Atomic; repeating it is safe.
+    /// Raises an escalation, or counts it where one with its key is pending. Atomic. Repeating it is safe: there is still
+    /// one item, though it counts once more.
     ///
     /// # Errors
     ///
-    /// [`Error::LimitExceeded`] when payload or reason are too long.
+    /// [`Error::LimitExceeded`] when payload or reason are too long, or too many escalations wait; [`Error::Backend`].
     ///
     /// # Cancel safety
     ///
@@ -33,7 +34,7 @@ pub trait Inbox: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::LimitExceeded`].
+    /// [`Error::LimitExceeded`] or [`Error::Invalid`] for a limit that is out of range; [`Error::Backend`].
     ///
     /// # Cancel safety
     ///
@@ -45,7 +46,8 @@ pub trait Inbox: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::AlreadyResolved`] when it was resolved differently; [`Error::UnknownEscalation`].
+    /// [`Error::AlreadyResolved`] when it was resolved differently; [`Error::UnknownEscalation`];
+    /// [`Error::LimitExceeded`] when the resolution is too long; [`Error::Backend`].
     ///
     /// # Cancel safety
     ///

@@ -108,7 +108,7 @@ impl Limits {
     ///
     /// As [`Limits::check_page`], for its limit and for how many it names.
     pub fn check_selection(&self, which: &DeadLetters) -> Result<(), Error> {
-        self.check_page(which.limit)?;
+        self.check_page(which.limit.unwrap_or(self.batch))?;
         check("batch", || "a selection of dead letters".into(), which.ids.len(), self.batch)
     }
 

@@ -1,8 +1,11 @@
 //! How serious a journal entry or an escalation is.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::invalid::Invalid;
 
 /// From a remark to an emergency. In JSON upper case, such as `"HIGH"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -32,6 +35,16 @@ impl Severity {
             Self::High => "HIGH",
             Self::Critical => "CRITICAL",
         }
+    }
+}
+
+impl FromStr for Severity {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let all = [Self::Info, Self::Low, Self::Medium, Self::High, Self::Critical];
+        let found = all.into_iter().find(|severity| severity.as_str().eq_ignore_ascii_case(text));
+        found.ok_or_else(|| Invalid::new("severity", text, "expected INFO, LOW, MEDIUM, HIGH or CRITICAL"))
     }
 }
 

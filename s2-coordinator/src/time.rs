@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -18,7 +18,7 @@ const MICROS_PER_DAY: u64 = 24 * 60 * 60 * 1_000_000;
 /// Arithmetic saturates at both ends. As text and in JSON it is RFC 3339.
 ///
 /// ```
-/// use std::time::Duration;
+/// use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// use s2_coordinator::Timestamp;
 ///
 /// let start: Timestamp = "2025-11-12T09:00:00Z".parse()?;
@@ -51,12 +51,6 @@ impl Timestamp {
     pub const fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
-
-    /// This point less `by`, not before the epoch.
-    #[must_use]
-    pub fn earlier(self, by: Duration) -> Self {
-        Self(self.0.saturating_sub(micros(by)))
-    }
 }
 
 /// Whole microseconds, rounded up, so that a wait is never shorter than asked.
@@ -69,6 +63,21 @@ impl std::ops::Add<Duration> for Timestamp {
 
     fn add(self, later: Duration) -> Self {
         Self::from_micros(self.0.saturating_add(micros(later)))
+    }
+}
+
+impl std::ops::Sub<Duration> for Timestamp {
+    type Output = Self;
+
+    fn sub(self, earlier: Duration) -> Self {
+        Self(self.0.saturating_sub(micros(earlier)))
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::from_micros(since.as_secs().saturating_mul(1_000_000).saturating_add(since.subsec_micros().into()))
     }
 }
 
@@ -193,7 +202,7 @@ mod tests {
     #[test]
     fn time_saturates_and_never_wraps() {
         assert_eq!(Timestamp::MAX + Duration::MAX, Timestamp::MAX);
-        assert_eq!(Timestamp::EPOCH.earlier(Duration::from_secs(1)), Timestamp::EPOCH);
+        assert_eq!(Timestamp::EPOCH - Duration::from_secs(1), Timestamp::EPOCH);
         assert_eq!(Timestamp::EPOCH.since(Timestamp::MAX), Duration::ZERO);
         assert_eq!((Timestamp::EPOCH + Duration::from_nanos(1)).as_micros(), 1);
         assert_eq!(Timestamp::from_micros(u64::MAX), Timestamp::MAX);

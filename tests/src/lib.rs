@@ -31,11 +31,15 @@ pub struct MemoryFleet {
 
 impl MemoryFleet {
     /// A fleet whose ids and jitter repeat.
+    ///
+    /// # Panics
+    ///
+    /// When the configuration is not valid.
     #[must_use]
     pub fn new(config: Config) -> Self {
         let clock = Arc::new(ManualClock::new(START));
         let builder = MemoryStore::builder().with_config(config).with_seed(7);
-        Self { store: builder.with_clock(Arc::<ManualClock>::clone(&clock)).build(), clock }
+        Self { store: builder.with_clock(Arc::clone(&clock)).build().expect("a valid configuration"), clock }
     }
 }
 
@@ -52,12 +56,12 @@ impl Fleet for MemoryFleet {
         Arc::new(self.store.bus())
     }
 
-    fn inbox(&self) -> Arc<dyn Inbox> {
-        Arc::new(self.store.inbox())
+    fn inbox(&self) -> Option<Arc<dyn Inbox>> {
+        Some(Arc::new(self.store.inbox()))
     }
 
-    fn journal(&self) -> Arc<dyn Journal> {
-        Arc::new(self.store.journal())
+    fn journal(&self) -> Option<Arc<dyn Journal>> {
+        Some(Arc::new(self.store.journal()))
     }
 
     async fn advance(&self, by: Duration) {

@@ -1,6 +1,5 @@
 //! How cases are selected, run and reported.
 
-use std::fmt;
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,13 +9,13 @@ use async_trait::async_trait;
 
 use crate::bus::EventBus;
 use crate::config::Config;
-use crate::conformance as suites;
 use crate::error::Error;
 use crate::inbox::Inbox;
 use crate::journal::Journal;
 
 /// What a backend may or may not promise. Without any, it publishes, delivers to groups and acks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Guarantee {
     /// A batch is published whole or not at all, and limits are enforced.
     AtomicBatch,
@@ -42,7 +41,7 @@ pub enum Guarantee {
 
 impl Guarantee {
     /// All of them.
-    pub const ALL: [Guarantee; 10] = [
+    pub const ALL: &[Guarantee] = &[
         Self::AtomicBatch,
         Self::Idempotency,
         Self::Redelivery,
@@ -64,7 +63,7 @@ pub trait Backend: Debug + Send + Sync + 'static {
 
     /// What it promises: everything unless it says otherwise.
     fn guarantees(&self) -> &[Guarantee] {
-        &Guarantee::ALL
+        Guarantee::ALL
     }
 }
 
@@ -74,20 +73,25 @@ pub trait Fleet: Debug + Send + Sync + 'static {
     /// Another bus of this fleet, which can be closed on its own.
     fn bus(&self) -> Arc<dyn EventBus>;
 
-    /// Its inbox; needed only with [`Guarantee::Inbox`].
-    fn inbox(&self) -> Arc<dyn Inbox>;
+    /// Its inbox, if it promises one.
+    fn inbox(&self) -> Option<Arc<dyn Inbox>> {
+        None
+    }
 
-    /// Its journal; needed only with [`Guarantee::Journal`].
-    fn journal(&self) -> Arc<dyn Journal>;
+    /// Its journal, if it promises one.
+    fn journal(&self) -> Option<Arc<dyn Journal>> {
+        None
+    }
 
-    /// Moves the fleet's clock forward; where it cannot be moved, waits.
+    /// Moves the fleet's clock forward. It stands still otherwise: cases compare instants, and let weeks pass. Only without
+    /// any guarantee is this never called.
     async fn advance(&self, by: Duration);
 }
 
 /// What a case starts from.
 #[derive(Clone, Debug)]
 pub(super) struct Given {
-    backend: Arc<dyn Backend>,
+    pub(super) backend: Arc<dyn Backend>,
 }
 
 impl Given {
@@ -127,102 +131,3 @@ macro_rules! cases {
     };
 }
 pub(super) use cases;
-
-const SUITES: &[(&str, &[Case])] = &[
-    ("publish", suites::publish::CASES),
-    ("delivery", suites::delivery::CASES),
-    ("settle", suites::settle::CASES),
-    ("attempts", suites::attempts::CASES),
-    ("commit", suites::commit::CASES),
-    ("dead_letters", suites::dead_letters::CASES),
-    ("replay", suites::replay::CASES),
-    ("retention", suites::retention::CASES),
-    ("lifecycle", suites::lifecycle::CASES),
-    ("journal", suites::journal::CASES),
-    ("inbox", suites::inbox::CASES),
-];
-
-/// No case takes anywhere near this long, unless it hangs.
-const HANGS: Duration = Duration::from_secs(120);
-
-/// What the cases said.
-#[derive(Clone, Debug, Default)]
-#[must_use = "a report that nobody reads proves nothing"]
-pub struct Report {
-    /// Cases that passed.
-    pub passed: Vec<String>,
-    /// Cases that failed, and why.
-    pub failed: Vec<(String, String)>,
-    /// Cases that need what the backend does not promise, and what that is.
-    pub left_out: Vec<(String, Guarantee)>,
-}
-
-impl Report {
-    fn cases_without(&self, guarantee: Guarantee) -> impl Iterator<Item = &str> {
-        self.left_out.iter().filter(move |(_, missing)| *missing == guarantee).map(|(case, _)| case.as_str())
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for guarantee in Guarantee::ALL {
-            let cases: Vec<&str> = self.cases_without(guarantee).collect();
-            if !cases.is_empty() {
-                writeln!(f, "left out without {guarantee:?}: {}", cases.join(", "))?;
-            }
-        }
-        for (case, why) in &self.failed {
-            writeln!(f, "FAILED {case}: {why}")?;
-        }
-        let (passed, failed, left_out) = (self.passed.len(), self.failed.len(), self.left_out.len());
-        write!(f, "conformance: {passed} passed, {failed} failed, {left_out} left out")
-    }
-}
-
-/// Runs every case that the backend's guarantees select, each on fresh fleets, one after the other.
-///
-/// Call it within a tokio runtime; with several worker threads, races are real.
-///
-/// # Panics
-///
-/// When `S2_CONFORMANCE` selects no case at all.
-pub async fn run(backend: Arc<dyn Backend>) -> Report {
-    let wanted = std::env::var("S2_CONFORMANCE").unwrap_or_default();
-    let mut report = Report::default();
-    for (suite, case) in SUITES.iter().flat_map(|(suite, cases)| cases.iter().map(move |case| (suite, case))) {
-        let name = format!("{suite}::{}", case.name);
-        if !name.contains(&wanted) {
-            continue;
-        }
-        match case.needs.iter().find(|need| !backend.guarantees().contains(need)) {
-            Some(missing) => report.left_out.push((name, *missing)),
-            None => match run_one(case, Given { backend: Arc::clone(&backend) }).await {
-                Ok(()) => report.passed.push(name),
-                Err(why) => report.failed.push((name, why)),
-            },
-        }
-    }
-    let cases = report.passed.len() + report.failed.len() + report.left_out.len();
-    assert!(cases > 0, "no case is called {wanted:?}");
-    report
-}
-
-async fn run_one(case: &Case, given: Given) -> Result<(), String> {
-    // A task of its own turns a failed assertion into an answer.
-    let mut task = tokio::spawn((case.run)(given));
-    match tokio::time::timeout(HANGS, &mut task).await {
-        Err(_) => {
-            task.abort();
-            Err(format!("hangs: not done after {HANGS:?}"))
-        }
-        Ok(Ok(outcome)) => outcome.map_err(|error| format!("{}: {error}", error.code())),
-        Ok(Err(failed)) => match failed.try_into_panic() {
-            Err(cancelled) => Err(cancelled.to_string()),
-            Ok(panic) => Err(panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-                .unwrap_or_else(|| "panicked".to_owned())),
-        },
-    }
-}

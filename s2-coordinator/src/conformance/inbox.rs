@@ -1,7 +1,7 @@
 //! The inbox: one item for each key, until a person resolves it.
 
 use crate::conformance::harness::{Given, Outcome, cases};
-use crate::conformance::kit::{DAY, refused};
+use crate::conformance::kit::{DAY, inbox_of, journal_of, refused};
 use crate::error::Error;
 use crate::escalation::{EscalationId, NewEscalation, Resolution};
 use crate::name::Subject;
@@ -27,7 +27,7 @@ fn numbered(n: usize) -> NewEscalation {
 
 async fn an_escalation_waits_until_it_is_resolved(given: Given) -> Outcome {
     let fleet = given.fleet().await;
-    let inbox = fleet.inbox();
+    let inbox = inbox_of(&*fleet);
     let raised = inbox.escalate(budget().with_payload("{}").with_severity(Severity::Critical)).await?;
     assert!(!raised.duplicate);
     fleet.advance(30 * DAY).await;
@@ -43,7 +43,7 @@ async fn an_escalation_waits_until_it_is_resolved(given: Given) -> Outcome {
 
 async fn a_key_has_one_pending_escalation(given: Given) -> Outcome {
     let fleet = given.fleet().await;
-    let inbox = fleet.inbox();
+    let inbox = inbox_of(&*fleet);
     let first = inbox.escalate(budget().with_payload("first")).await?;
     for _ in 0..3 {
         let again = inbox.escalate(budget().with_payload("again")).await?;
@@ -61,21 +61,21 @@ async fn sixty_four_tasks_escalate_one_key_and_there_is_one_item(given: Given) -
     let fleet = given.fleet().await;
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..64 {
-        let inbox = fleet.inbox();
+        let inbox = inbox_of(&*fleet);
         tasks.spawn(async move { inbox.escalate(budget()).await });
     }
     let mut fresh = 0;
     for raised in tasks.join_all().await {
         fresh += usize::from(!raised?.duplicate);
     }
-    let pending = fleet.inbox().pending(EscalationId::default(), 10).await?;
+    let pending = inbox_of(&*fleet).pending(EscalationId::default(), 10).await?;
     assert_eq!((fresh, pending.len(), pending[0].times), (1, 1, 64));
     Ok(())
 }
 
 async fn a_repeated_resolution_is_answered_alike_and_another_is_refused(given: Given) -> Outcome {
     let fleet = given.fleet().await;
-    let inbox = fleet.inbox();
+    let inbox = inbox_of(&*fleet);
     let raised = inbox.escalate(budget()).await?;
     let resume = Resolution::new("ada", "resume");
     inbox.resolve(raised.id, resume.clone()).await?;
@@ -95,7 +95,7 @@ async fn a_repeated_resolution_is_answered_alike_and_another_is_refused(given: G
 
 async fn pending_escalations_come_in_pages(given: Given) -> Outcome {
     let fleet = given.fleet().await;
-    let inbox = fleet.inbox();
+    let inbox = inbox_of(&*fleet);
     for n in 0..5 {
         inbox.escalate(numbered(n)).await?;
     }
@@ -110,7 +110,7 @@ async fn pending_escalations_come_in_pages(given: Given) -> Outcome {
 
 async fn an_escalation_is_bounded(given: Given) -> Outcome {
     let fleet = given.fleet().await;
-    let inbox = fleet.inbox();
+    let inbox = inbox_of(&*fleet);
     let big = budget().with_payload(vec![0; 1024 * 1024 + 1]);
     refused!(inbox.escalate(big).await, Error::LimitExceeded { limit: "payload_bytes", .. });
     let long = NewEscalation::new(Subject::from_static("key"), "x".repeat(1025));
@@ -121,11 +121,11 @@ async fn an_escalation_is_bounded(given: Given) -> Outcome {
 
 async fn escalations_are_journalled(given: Given) -> Outcome {
     let fleet = given.fleet().await;
-    let inbox = fleet.inbox();
+    let inbox = inbox_of(&*fleet);
     let raised = inbox.escalate(budget()).await?;
     inbox.escalate(budget()).await?;
     inbox.resolve(raised.id, Resolution::new("ada", "resume")).await?;
-    let journal = fleet.journal();
+    let journal = journal_of(&*fleet);
     let entries = journal.entries(journal.start().await?, 500).await?.items;
     let entries: Vec<_> = entries.into_iter().filter(|entry| entry.component.as_str() == "inbox").collect();
     let told: Vec<(&str, &str, &str)> =

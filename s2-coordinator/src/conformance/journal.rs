@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::conformance::harness::{Fleet, Given, Outcome, cases};
-use crate::conformance::kit::{DAY, ORDERS, WORKERS, next, publish, refused, subscribe, within};
+use crate::conformance::kit::{DAY, ORDERS, WORKERS, journal_of, next, publish, refused, subscribe, within};
 use crate::dead_letter::DeadLetters;
 use crate::entry::{Entry, Value};
 use crate::error::Error;
@@ -25,7 +25,7 @@ cases! {
 }
 
 async fn entries(fleet: &dyn Fleet) -> Result<Vec<Entry>, Error> {
-    let journal = fleet.journal();
+    let journal = journal_of(fleet);
     let start = journal.start().await?;
     let all = journal.entries(start, 500).await?.items;
     // A backend may tell of itself, too.
@@ -86,7 +86,7 @@ async fn entries_are_read_in_pages(given: Given) -> Outcome {
     for n in 0..5 {
         bury(&*fleet, n).await?;
     }
-    let journal = fleet.journal();
+    let journal = journal_of(&*fleet);
     let all = journal.entries(Position::ORIGIN, 500).await?;
     let first = journal.entries(Position::ORIGIN, 4).await?;
     assert_eq!((&first.items[..], first.next), (&all.items[..4], all.items[3].position));
@@ -116,7 +116,7 @@ async fn the_journal_is_a_topic(given: Given) -> Outcome {
     let read = bus.read(&Topic::JOURNAL, Start::Beginning, 500).await?;
     assert!(read.items.ends_with(&tailed));
     let told: Vec<Entry> = read.items.iter().map(|event| event.json()).collect::<Result<_, _>>()?;
-    assert_eq!(told, fleet.journal().entries(Position::ORIGIN, 500).await?.items);
+    assert_eq!(told, journal_of(&*fleet).entries(Position::ORIGIN, 500).await?.items);
     Ok(())
 }
 
@@ -126,10 +126,10 @@ async fn the_export_is_one_line_of_json_for_each_entry(given: Given) -> Outcome 
         bury(&*fleet, n).await?;
     }
     let mut lines = Vec::new();
-    let last = export_json_lines(&*fleet.journal(), &mut lines).await?;
+    let last = export_json_lines(&*journal_of(&*fleet), Position::ORIGIN, &mut lines).await?;
     let text = String::from_utf8(lines).expect("JSON is UTF-8");
     let exported: Vec<Entry> = text.lines().map(|line| serde_json::from_str(line).expect("an entry")).collect();
-    assert_eq!(exported, fleet.journal().entries(Position::ORIGIN, 500).await?.items);
+    assert_eq!(exported, journal_of(&*fleet).entries(Position::ORIGIN, 500).await?.items);
     assert_eq!(Some(last), exported.last().map(|entry| entry.position));
     Ok(())
 }
@@ -139,7 +139,7 @@ async fn trimming_the_journal_is_journalled(given: Given) -> Outcome {
     for n in 0..300 {
         bury(&*fleet, n).await?;
     }
-    let journal = fleet.journal();
+    let journal = journal_of(&*fleet);
     let start = journal.start().await?;
     assert!(start > Position::ORIGIN, "nothing was trimmed");
     refused!(journal.entries(Position::ORIGIN, 10).await, Error::NotRetained { position: Position::ORIGIN, .. });

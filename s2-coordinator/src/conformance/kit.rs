@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bus::EventBus;
+use crate::conformance::harness::Fleet;
 use crate::delivery::Delivery;
 use crate::error::Error;
 use crate::event::{Event, NewEvent, Published};
+use crate::inbox::Inbox;
+use crate::journal::Journal;
 use crate::name::{EventType, GroupName, IdempotencyKey, Topic};
 use crate::start::Start;
 use crate::subscription::{Subscribe, Subscription};
@@ -79,6 +82,14 @@ pub(super) async fn handle(subscription: &Subscription, count: usize) -> Result<
         numbers.push(number(&delivery.event));
     }
     Ok(numbers)
+}
+
+pub(super) fn journal_of(fleet: &dyn Fleet) -> Arc<dyn Journal> {
+    fleet.journal().expect("a backend that promises a journal has one")
+}
+
+pub(super) fn inbox_of(fleet: &dyn Fleet) -> Arc<dyn Inbox> {
+    fleet.inbox().expect("a backend that promises an inbox has one")
 }
 
 /// Waits until the group of the workers has `count` open subscriptions. Dropping a subscription cannot wait for the

@@ -21,7 +21,7 @@
 //! impl Backend for Memory {
 //!     async fn fleet(&self, config: Config) -> Box<dyn Fleet> {
 //!         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_762_938_000_000_000)));
-//!         let store = MemoryStore::builder().with_config(config).with_clock(clock.clone()).build();
+//!         let store = MemoryStore::builder().with_config(config).with_clock(clock.clone()).build().expect("valid");
 //!         Box::new(InMemory(store, clock))
 //!     }
 //! }
@@ -29,8 +29,8 @@
 //! #[async_trait]
 //! impl Fleet for InMemory {
 //!     fn bus(&self) -> Arc<dyn EventBus> { Arc::new(self.0.bus()) }
-//!     fn inbox(&self) -> Arc<dyn Inbox> { Arc::new(self.0.inbox()) }
-//!     fn journal(&self) -> Arc<dyn Journal> { Arc::new(self.0.journal()) }
+//!     fn inbox(&self) -> Option<Arc<dyn Inbox>> { Some(Arc::new(self.0.inbox())) }
+//!     fn journal(&self) -> Option<Arc<dyn Journal>> { Some(Arc::new(self.0.journal())) }
 //!     async fn advance(&self, by: Duration) { self.1.advance(by) }
 //! }
 //!
@@ -56,5 +56,7 @@ mod publish;
 mod replay;
 mod retention;
 mod settle;
+mod suite;
 
-pub use harness::{Backend, Fleet, Guarantee, Report, run};
+pub use harness::{Backend, Fleet, Guarantee};
+pub use suite::{Report, run};

@@ -245,7 +245,7 @@ async fn a_full_topic_refuses_the_whole_batch(given: Given) -> Outcome {
     refused!(bus.publish(&[half(1), event_on(RESULTS, 1), half(2)]).await, Error::BacklogFull { .. });
     drop(subscribe(&*bus).await?);
     let keyed = half(1).with_idempotency_key(IdempotencyKey::from_static("once"));
-    let first = bus.publish(&[keyed.clone()]).await?[0];
+    let first = bus.publish(std::slice::from_ref(&keyed)).await?[0];
     bus.publish(&[event(2).with_data(vec![0; 10 * 1024])]).await?;
     assert_eq!(bus.publish(&[keyed]).await?[0].id, first.id, "a repeat is answered, however full the topic is");
     Ok(())

@@ -6,7 +6,8 @@ use crate::bus::EventBus;
 use crate::config::Retention;
 use crate::conformance::harness::{Given, Outcome, cases};
 use crate::conformance::kit::{
-    ACK_TIMEOUT, DAY, ORDERS, WORKERS, contents, event, handle, idle, next, number, publish, refused, subscribe, within,
+    ACK_TIMEOUT, DAY, ORDERS, WORKERS, contents, event, handle, idle, journal_of, next, number, publish, refused,
+    subscribe, within,
 };
 use crate::dead_letter::DeadLetters;
 use crate::error::Error;
@@ -252,7 +253,7 @@ async fn trimming_is_journalled_but_not_for_each_event(given: Given) -> Outcome 
     let slow = bus.subscribe(&Subscribe::new(ORDERS, "slow".parse()?).with_prefetch(1000)).await?;
     churn(&*bus, &WORKERS, 0, 400).await?;
     handle(&slow, 400).await?;
-    let journal = fleet.journal();
+    let journal = journal_of(&*fleet);
     let entries = journal.entries(journal.start().await?, 500).await?.items;
     let trims = entries.iter().filter(|entry| entry.operation.as_str() == "trim").count();
     assert!((1..=100).contains(&trims), "{trims} entries for some 340 events");

@@ -59,7 +59,7 @@ async fn a_nack_without_a_delay_backs_off(given: Given) -> Outcome {
     let subscription = subscribe(&*bus).await?;
     for full in [SECOND, 2 * SECOND, 4 * SECOND] {
         let delivery = next(&subscription).await?;
-        let now = delivery.deadline.earlier(ACK_TIMEOUT);
+        let now = delivery.deadline - ACK_TIMEOUT;
         let Settled::Retrying(at) = delivery.retry("busy").await? else { panic!("dead too early") };
         let delay = at.since(now);
         assert!(delay >= full / 2 && delay <= full + SECOND / 2, "{delay:?} is no backoff of {full:?}");

@@ -59,12 +59,12 @@ impl MemoryBus {
 
 #[async_trait]
 impl Settle for MemoryBus {
-    #[instrument(level = "trace", skip_all, fields(position = %receipt.position()))]
+    #[instrument(level = "trace", skip_all, err(level = "debug"), fields(topic = %receipt.recipient().topic, group = %receipt.recipient().group, position = %receipt.position()))]
     async fn settle(&self, receipt: &Receipt, settlement: Settlement) -> Result<Settled, Error> {
         self.store.with(|inner| inner.topics.settle(receipt, settlement, &mut inner.fx))
     }
 
-    #[instrument(level = "trace", skip_all, fields(settlements = settlements.len()))]
+    #[instrument(level = "trace", skip_all, err(level = "debug"), fields(settlements = settlements.len()))]
     async fn settle_all(&self, settlements: Vec<(Receipt, Settlement)>) -> Result<Vec<Result<Settled, Error>>, Error> {
         check("batch", || "a batch of settlements".into(), settlements.len(), self.limits().batch)?;
         let settle =
@@ -72,7 +72,7 @@ impl Settle for MemoryBus {
         Ok(self.store.with(|inner| settlements.into_iter().map(|each| settle(inner, each)).collect()))
     }
 
-    #[instrument(level = "trace", skip_all, fields(position = %receipt.position()))]
+    #[instrument(level = "trace", skip_all, err(level = "debug"), fields(topic = %receipt.recipient().topic, group = %receipt.recipient().group, position = %receipt.position()))]
     async fn extend(&self, receipt: &Receipt, by: Duration) -> Result<Timestamp, Error> {
         self.store.with(|inner| inner.topics.extend(receipt, by, &mut inner.fx))
     }
@@ -80,12 +80,12 @@ impl Settle for MemoryBus {
 
 #[async_trait]
 impl EventBus for MemoryBus {
-    #[instrument(level = "trace", skip_all, fields(events = events.len()))]
+    #[instrument(level = "trace", skip_all, err(level = "debug"), fields(events = events.len()))]
     async fn publish(&self, events: &[NewEvent]) -> Result<Vec<Published>, Error> {
         self.step(|inner| inner.topics.publish(events, &mut inner.fx))
     }
 
-    #[instrument(level = "debug", skip_all, fields(topic = %how.topic, group = %how.group))]
+    #[instrument(level = "debug", skip_all, err(level = "debug"), fields(topic = %how.topic, group = %how.group))]
     async fn subscribe(&self, how: &Subscribe) -> Result<Subscription, Error> {
         how.check(self.limits())?;
         timer::ensure(self.store.shared())?;
@@ -94,7 +94,7 @@ impl EventBus for MemoryBus {
         Ok(Subscription::new(MemoryConsumer::new(store, settle, handle, recipient)))
     }
 
-    #[instrument(level = "debug", skip_all, fields(%topic))]
+    #[instrument(level = "debug", skip_all, err(level = "debug"), fields(%topic))]
     async fn tail(&self, topic: &Topic, start: Start) -> Result<Tail, Error> {
         timer::ensure(self.store.shared())?;
         let next = self.step(|inner| inner.begin(topic, start))?;
@@ -102,7 +102,7 @@ impl EventBus for MemoryBus {
         Ok(Tail::new(MemoryTail { store, handle, topic, next }))
     }
 
-    #[instrument(level = "debug", skip_all, fields(%topic))]
+    #[instrument(level = "debug", skip_all, err(level = "debug"), fields(%topic))]
     async fn read(&self, topic: &Topic, start: Start, limit: usize) -> Result<Page<Arc<Event>>, Error> {
         self.limits().check_page(limit)?;
         self.step(|inner| {
@@ -117,7 +117,7 @@ impl EventBus for MemoryBus {
         self.step(|inner| Ok(inner.topics.groups(topic)))
     }
 
-    #[instrument(level = "debug", skip_all, fields(%topic, %group))]
+    #[instrument(level = "debug", skip_all, err(level = "debug"), fields(%topic, %group))]
     async fn remove_group(&self, topic: &Topic, group: &GroupName) -> Result<bool, Error> {
         self.step(|inner| Ok(inner.topics.remove_group(topic, group, &mut inner.fx)))
     }
@@ -126,17 +126,17 @@ impl EventBus for MemoryBus {
         self.step(|inner| inner.topics.dead_letters(which, &inner.fx))
     }
 
-    #[instrument(level = "debug", skip_all)]
+    #[instrument(level = "debug", skip_all, err(level = "debug"))]
     async fn redrive(&self, which: &DeadLetters) -> Result<Vec<Redriven>, Error> {
         self.step(|inner| inner.topics.redrive(which, &mut inner.fx))
     }
 
-    #[instrument(level = "debug", skip_all)]
+    #[instrument(level = "debug", skip_all, err(level = "debug"))]
     async fn purge(&self, which: &DeadLetters) -> Result<Vec<DeadLetterId>, Error> {
         self.step(|inner| inner.topics.purge(which, &mut inner.fx))
     }
 
-    #[instrument(level = "debug", skip_all)]
+    #[instrument(level = "debug", skip_all, err(level = "debug"))]
     async fn close(&self) -> Result<(), Error> {
         self.store.with(|inner| {
             self.handle.close();

@@ -10,14 +10,14 @@ use crate::memory::topics::Topics;
 impl Topics {
     pub(super) fn dead_letters(&self, which: &DeadLetters, fx: &Effects) -> Result<Vec<DeadLetter>, Error> {
         fx.config.limits.check_selection(which)?;
-        let ids = self.dead.select(which);
+        let ids = self.dead.select(which, fx.config.limits.batch);
         Ok(ids.iter().filter_map(|id| self.dead.graves.get(id)).map(|grave| grave.letter.clone()).collect())
     }
 
     pub(super) fn redrive(&mut self, which: &DeadLetters, fx: &mut Effects) -> Result<Vec<Redriven>, Error> {
         fx.config.limits.check_selection(which)?;
         let mut answers = Vec::new();
-        for id in self.dead.select(which) {
+        for id in self.dead.select(which, fx.config.limits.batch) {
             self.check_home(id)?;
             answers.push(Redriven { id, duplicate: false });
         }
@@ -60,7 +60,7 @@ impl Topics {
 
     pub(super) fn purge(&mut self, which: &DeadLetters, fx: &mut Effects) -> Result<Vec<DeadLetterId>, Error> {
         fx.config.limits.check_selection(which)?;
-        let ids = self.dead.select(which);
+        let ids = self.dead.select(which, fx.config.limits.batch);
         for id in &ids {
             let Some(grave) = self.dead.graves.remove(id) else { continue };
             fx.journal(grave.record("purge"));

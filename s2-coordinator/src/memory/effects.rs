@@ -9,6 +9,7 @@ use crate::entry::{Entry, Record};
 use crate::event::Position;
 use crate::memory::wait::{Ticket, WaitList};
 use crate::random::Random;
+use crate::severity::Severity;
 use crate::time::Timestamp;
 
 /// The verbs that every part of the fleet has in common, for the time of one step.
@@ -51,6 +52,10 @@ impl Effects {
     }
 
     pub(super) fn journal(&mut self, record: Record) -> Position {
+        if record.severity >= Severity::Medium {
+            let Record { component, operation, subject, .. } = &record;
+            tracing::warn!(%component, %operation, %subject, params = ?record.params, "journalled");
+        }
         self.wakers.extend(self.journal.tails.all(|_| true));
         self.journal.append(record, self.now)
     }

@@ -47,9 +47,9 @@ impl Cemetery {
     }
 
     /// Which dead letters are meant, the oldest first.
-    pub(super) fn select(&self, which: &DeadLetters) -> Vec<DeadLetterId> {
+    pub(super) fn select(&self, which: &DeadLetters, page: usize) -> Vec<DeadLetterId> {
         let matching = self.graves.values().filter(|grave| which.matches(&grave.letter));
-        matching.take(which.limit).map(|grave| grave.letter.id).collect()
+        matching.take(which.limit.unwrap_or(page)).map(|grave| grave.letter.id).collect()
     }
 
     pub(super) fn mark_redriven(&mut self, id: DeadLetterId, now: Timestamp) {

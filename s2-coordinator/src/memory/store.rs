@@ -102,6 +102,12 @@ impl Drop for Shared {
 
 /// A fleet in one process. Clones are the same fleet.
 ///
+/// It lives and dies with the process: consumers may crash, but what the process held is gone when it ends.
+///
+/// Everything lies behind one lock, and every mutation is one [`Step`]: that makes batches atomic, keeps the journal honest
+/// and lets nobody observe half a change. Before a step, everything happens that was due by then; so deadlines do not
+/// depend on when somebody calls. It is also the model: other backends must give the same answers to the same history.
+///
 /// ```
 /// use s2_coordinator::{MemoryStore, Record};
 ///
@@ -124,7 +130,8 @@ impl MemoryStore {
     /// An empty fleet with the defaults of [`Config`], on the system's clock.
     #[must_use]
     pub fn new() -> Self {
-        Self::builder().build()
+        // The defaults are in order.
+        Self::builder().open()
     }
 
     /// An empty fleet with settings of its own.
@@ -226,7 +233,7 @@ impl MemoryStoreBuilder {
     }
 
     /// Sets the clock that decides; the system's clock unless set.
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+    pub fn with_clock(mut self, clock: Arc<impl Clock>) -> Self {
         self.clock = Some(clock);
         self
     }
@@ -238,8 +245,16 @@ impl MemoryStoreBuilder {
     }
 
     /// An empty fleet.
-    #[must_use]
-    pub fn build(self) -> MemoryStore {
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::check`].
+    pub fn build(self) -> Result<MemoryStore, Error> {
+        self.config.check()?;
+        Ok(self.open())
+    }
+
+    fn open(self) -> MemoryStore {
         let config = Arc::new(self.config);
         let random = self.seed.map_or_else(Random::from_system, Random::from_seed);
         let inner = Inner {
