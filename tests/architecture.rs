@@ -127,11 +127,33 @@ fn every_async_function_of_a_contract_says_how_it_fails_and_what_cancelling_does
     assert!(seen > 30, "the check found too few functions to mean anything: {seen}");
 }
 
-#[test]
-fn the_readme_lists_what_there_is() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let readme = fs::read_to_string(root.join("README.md")).expect("a README");
-    for file in ["docs/rules.md", "docs/benchmarks.md", "LICENSE-MIT", "LICENSE-APACHE", "tests/run.sh"] {
-        assert!(readme.contains(file) && root.join(file).exists(), "{file}");
+/// The Markdown files of the project, build output aside.
+fn documents(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if path.is_dir() && !hidden && !path.ends_with("target") {
+            documents(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
     }
+}
+
+#[test]
+fn every_link_of_the_documents_leads_somewhere() {
+    let mut files = Vec::new();
+    documents(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), &mut files);
+    let mut seen = 0;
+    for file in files {
+        let text = fs::read_to_string(&file).expect("a document");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if !link.contains("://") {
+                seen += 1;
+                let target = file.parent().expect("a folder").join(link);
+                assert!(target.exists(), "{} links to {link}", file.display());
+            }
+        }
+    }
+    assert!(seen > 8, "the check found too few links to mean anything: {seen}");
 }
