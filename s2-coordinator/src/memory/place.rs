@@ -20,6 +20,8 @@ pub(super) struct Place<'a> {
     pub(super) log: &'a Log,
     pub(super) dead_bytes: &'a mut u64,
     pub(super) dead: &'a mut Cemetery,
+    /// When something is due in the topic.
+    pub(super) due: &'a mut Timestamp,
 }
 
 impl Place<'_> {
@@ -67,7 +69,7 @@ impl Place<'_> {
         let delay = delay.unwrap_or_else(|| backoff.delay(self.group.attempts(position), &mut fx.random));
         let at = fx.now + delay;
         self.group.give_back(position, fx.now, at, reason);
-        fx.arm(at);
+        self.arm(at, fx);
         // There is room for another event, and perhaps this one is ready.
         self.wake(2, fx);
         Settled::Retrying(at)
@@ -79,12 +81,26 @@ impl Place<'_> {
         while taken.len() < max
             && let Some(handed) = self.group.take(consumer, self.log, fx.now)
         {
-            fx.arm(handed.deadline);
+            self.arm(handed.deadline, fx);
             taken.push(handed);
         }
         // Whoever was woken for more than it could take passes the word on.
         self.wake(1, fx);
         taken
+    }
+
+    /// Something is due in the topic at `at`, whether or not anybody calls.
+    pub(super) fn arm(&mut self, at: Timestamp, fx: &mut Effects) {
+        *self.due = at.min(*self.due);
+        fx.arm(at);
+    }
+
+    /// Ends the subscription of one consumer.
+    pub(super) fn leave(&mut self, consumer: u64, fx: &mut Effects) {
+        fx.wake(self.group.leave(fx.now, |id, _| id == consumer));
+        if self.group.idle_since.is_some() {
+            self.arm(fx.now + fx.config.group_expiry, fx);
+        }
     }
 
     /// Wakes members for which there is something, at most `most` of them.

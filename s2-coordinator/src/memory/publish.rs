@@ -120,7 +120,7 @@ fn write(topic: &mut TopicState, new: &NewEvent, fingerprint: Option<Fingerprint
     let published = Published { id, position, duplicate: false };
     if let (Some(key), Some(fingerprint)) = (&new.idempotency_key, fingerprint) {
         topic.keys.insert(key.clone(), fingerprint, published, fx.now);
-        fx.arm(fx.now + fx.config.idempotency_window + fx.config.idempotency_window / 8);
+        topic.arm(fx.now + fx.config.idempotency_window + fx.config.idempotency_window / 8, fx);
     }
     topic.push(Arc::new(Event::published(new.clone(), id, position, fx.now)), fx);
     published

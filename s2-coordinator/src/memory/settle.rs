@@ -53,11 +53,11 @@ impl Topics {
 
     pub(super) fn extend(&mut self, receipt: &Receipt, by: Duration, fx: &mut Effects) -> Result<Timestamp, Error> {
         fx.config.limits.check_ack_timeout(by)?;
-        let place = self.place_of(receipt)?;
+        let mut place = self.place_of(receipt)?;
         place.group.answer(receipt, None)?;
         let deadline = fx.now + by;
         place.group.extend(receipt.position(), deadline);
-        fx.arm(deadline);
+        place.arm(deadline, fx);
         Ok(deadline)
     }
 

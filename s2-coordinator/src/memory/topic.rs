@@ -26,6 +26,8 @@ pub(super) struct TopicState {
     pub(super) tails: WaitList,
     /// Bytes of its dead letters.
     pub(super) dead_bytes: u64,
+    /// Nothing is due here earlier.
+    pub(super) due: Timestamp,
 }
 
 impl TopicState {
@@ -38,6 +40,7 @@ impl TopicState {
             groups: BTreeMap::new(),
             tails: WaitList::default(),
             dead_bytes: 0,
+            due: Timestamp::MAX,
         }
     }
 
@@ -70,8 +73,14 @@ impl TopicState {
     pub(super) fn push(&mut self, event: Arc<Event>, fx: &mut Effects) {
         self.log.push(event, fx.now);
         if let Some(age) = fx.config.topics.age {
-            fx.arm(fx.now + age);
+            self.arm(fx.now + age, fx);
         }
+    }
+
+    /// Something is due here at `at`, whether or not anybody calls.
+    pub(super) fn arm(&mut self, at: Timestamp, fx: &mut Effects) {
+        self.due = self.due.min(at);
+        fx.arm(at);
     }
 
     /// Wakes whoever waits for events, after `count` came.
@@ -88,7 +97,9 @@ impl TopicState {
         let too_much = self.log.bytes() > retention.bytes;
         let old_at = self.log.oldest().zip(retention.age).map(|(oldest, age)| oldest + age);
         let too_old = old_at.is_some_and(|at| at <= now);
-        old_at.filter(|_| !too_old).into_iter().for_each(|at| fx.arm(at));
+        if let Some(at) = old_at.filter(|_| !too_old) {
+            self.arm(at, fx);
+        }
         if !too_much && !too_old {
             return;
         }
@@ -164,10 +175,10 @@ impl TopicState {
         self.keys.expire(fx.now, fx.config.idempotency_window);
         self.trim(fx);
         self.forget(fx);
+        self.due = self.next_due(&fx.config).unwrap_or(Timestamp::MAX);
     }
 
-    /// When something is due here next, whether or not anybody calls.
-    pub(super) fn next_due(&self, config: &Config) -> Option<Timestamp> {
+    fn next_due(&self, config: &Config) -> Option<Timestamp> {
         let deliveries = self.groups.values().filter_map(GroupState::next_due);
         let alone = self.groups.values().filter(|group| !group.expired).filter_map(|group| group.idle_since);
         // Forgetting is no decision, so it may wait until it is worth it.

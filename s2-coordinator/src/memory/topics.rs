@@ -77,9 +77,9 @@ impl Topics {
 
     /// A group and what surrounds it, if it is still the group that the recipient names.
     pub(super) fn place(&mut self, recipient: &Recipient) -> Option<Place<'_>> {
-        let TopicState { log, groups, dead_bytes, .. } = self.topics.get_mut(&recipient.topic)?;
+        let TopicState { log, groups, dead_bytes, due, .. } = self.topics.get_mut(&recipient.topic)?;
         let group = groups.get_mut(&recipient.incarnation).filter(|group| group.name == recipient.group)?;
-        Some(Place { group, log, dead_bytes, dead: &mut self.dead })
+        Some(Place { group, log, dead_bytes, dead: &mut self.dead, due })
     }
 
     /// Joins a group, made where there is none.
@@ -120,15 +120,18 @@ impl Topics {
         for topic in self.topics.values_mut() {
             fx.wake(topic.tails.all(|handle| handle == bus));
             for group in topic.groups.values_mut() {
-                leave(group, |_, member| member.bus == bus, fx);
+                fx.wake(group.leave(fx.now, |_, member| member.bus == bus));
+            }
+            if topic.groups.values().any(|group| group.idle_since.is_some()) {
+                topic.arm(fx.now + fx.config.group_expiry, fx);
             }
         }
     }
 
     /// Ends one subscription.
     pub(super) fn leave(&mut self, recipient: &Recipient, fx: &mut Effects) {
-        if let Some(place) = self.place(recipient) {
-            leave(place.group, |consumer, _| consumer == recipient.consumer, fx);
+        if let Some(mut place) = self.place(recipient) {
+            place.leave(recipient.consumer, fx);
         }
     }
 
@@ -172,12 +175,11 @@ impl Topics {
 
     /// Does what time has brought.
     pub(super) fn sweep(&mut self, fx: &mut Effects) {
-        for topic in self.topics.values_mut() {
-            let TopicState { log, groups, dead_bytes, .. } = topic;
-            for group in groups.values_mut() {
-                if group.next_due().is_some_and(|at| at <= fx.now) {
-                    Place { group, log, dead_bytes, dead: &mut self.dead }.expire(fx);
-                }
+        let now = fx.now;
+        for topic in self.topics.values_mut().filter(|topic| topic.due <= now) {
+            let TopicState { log, groups, dead_bytes, due, .. } = topic;
+            for group in groups.values_mut().filter(|group| group.next_due().is_some_and(|at| at <= now)) {
+                Place { group, log, dead_bytes, dead: &mut self.dead, due }.expire(fx);
             }
             topic.sweep(fx);
         }
@@ -187,7 +189,7 @@ impl Topics {
 
     /// When something is due next, whether or not anybody calls.
     pub(super) fn next_due(&self, fx: &Effects) -> Timestamp {
-        let topics = self.topics.values().filter_map(|topic| topic.next_due(&fx.config));
+        let topics = self.topics.values().map(|topic| topic.due);
         let redriven = self.dead.oldest().map(|at| at + fx.config.idempotency_window);
         topics.chain(redriven).min().unwrap_or(Timestamp::MAX)
     }
@@ -206,13 +208,6 @@ fn create_group(topic: &mut TopicState, how: &Subscribe, fx: &mut Effects) -> Re
         .with("starts_at", first);
     fx.journal(record);
     Ok(incarnation)
-}
-
-fn leave(group: &mut GroupState, leaves: impl Fn(u64, &Member) -> bool, fx: &mut Effects) {
-    fx.wake(group.leave(fx.now, leaves));
-    if group.idle_since.is_some() {
-        fx.arm(fx.now + fx.config.group_expiry);
-    }
 }
 
 /// The name of a consumer that was given none.

@@ -4,21 +4,22 @@
 //! indices. Whatever an index gets wrong, some history shows. The second property trims history all the time: nothing
 //! that is not settled may be missed.
 
-use std::collections::BTreeMap;
+mod model;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
 use s2_coordinator::{
-    Attempt, AttemptEnd, Config, DeadLetterId, DeadLetters, Delivery, Error, EventBus, EventType, GroupName, MemoryBus,
-    NewEvent, Retention, Settle, Settled, Settlement, Start, Subscribe, Subscription, SwarmId, Topic,
+    Config, DeadLetterId, DeadLetters, Delivery, Error, EventBus, EventType, GroupName, MemoryBus, NewEvent, Retention,
+    Settle, Settled, Settlement, Start, Subscribe, Subscription, SwarmId, Topic,
 };
 use s2_tests::{MemoryFleet, counts};
+
+use crate::model::{ACK_TIMEOUT, Answer, DELIVERIES, End, Model, Said, State, Token};
 
 const TOPIC: Topic = Topic::from_static("model");
 const OUTPUTS: Topic = Topic::from_static("outputs");
 const GROUPS: [GroupName; 2] = [GroupName::from_static("one"), GroupName::from_static("two")];
-const ACK_TIMEOUT: u64 = 30;
-const DELIVERIES: u32 = 3;
 
 /// One step of a history. Numbers pick from what there is at that moment.
 #[derive(Clone, Debug)]
@@ -57,273 +58,9 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-// The model.
-
-#[derive(Clone, Debug, PartialEq)]
-enum State {
-    Fresh,
-    InFlight { deadline: u64 },
-    Delayed { until: u64 },
-    Ready,
-    Acked,
-    Committed { output: usize },
-    Dead,
-}
-
-/// How a delivery ended that did not end well.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum End {
-    GivenBack,
-    Refused,
-    TimedOut,
-    Lost,
-}
-
-impl End {
-    fn of(attempt: &Attempt) -> Self {
-        match attempt.end {
-            AttemptEnd::Nacked { .. } => Self::GivenBack,
-            AttemptEnd::Refused { .. } => Self::Refused,
-            AttemptEnd::TimedOut => Self::TimedOut,
-            AttemptEnd::Lost => Self::Lost,
-        }
-    }
-
-    fn is_told(self) -> bool {
-        matches!(self, Self::GivenBack | Self::Refused)
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Record {
-    state: State,
-    deliveries: u32,
-    born: u32,
-    consumer: usize,
-    suspect: bool,
-    settled_at: u64,
-    /// By delivery: how it ended, and the dead letter that it led to.
-    ends: BTreeMap<u32, (End, Option<u64>)>,
-}
-
-#[derive(Clone, Debug)]
-struct Letter {
-    group: usize,
-    event: usize,
-    history: Vec<(u32, End)>,
-}
-
-#[derive(Debug, Default)]
-struct Model {
-    now: u64,
-    events: usize,
-    records: [Vec<Record>; 2],
-    /// Group, prefetch, whether it is there.
-    consumers: Vec<(usize, usize, bool)>,
-    letters: BTreeMap<u64, Letter>,
-    redriven: Vec<u64>,
-    last_letter: u64,
-}
-
-/// What a take answers: event, attempt.
-type Taken = Option<(usize, u32)>;
-
-/// What a consumer says.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Said {
-    Done,
-    Committed(usize),
-    Failed(End),
-}
-
-/// What a settle answers, as far as it is to be compared.
-#[derive(Clone, Debug, PartialEq)]
-enum Answer {
-    Acked,
-    Committed,
-    GivenBack,
-    Dead(u64),
-    Extended,
-    Stale,
-    Already,
-}
-
-impl Model {
-    fn publish(&mut self, count: usize) {
-        self.events += count;
-        let fresh = Record {
-            state: State::Fresh,
-            deliveries: 0,
-            born: 0,
-            consumer: 0,
-            suspect: false,
-            settled_at: 0,
-            ends: BTreeMap::new(),
-        };
-        for records in &mut self.records {
-            records.resize(self.events, fresh.clone());
-        }
-    }
-
-    fn held(&self, consumer: usize) -> (usize, usize) {
-        let group = self.consumers[consumer].0;
-        let mine = |record: &&Record| matches!(record.state, State::InFlight { .. }) && record.consumer == consumer;
-        let held = self.records[group].iter().filter(mine);
-        (held.clone().count(), held.filter(|record| record.suspect).count())
-    }
-
-    /// Ends whatever is due, in the order in which it is due.
-    fn expire(&mut self) {
-        loop {
-            let due = |group: usize, (nth, record): (usize, &Record)| match record.state {
-                State::InFlight { deadline: at } | State::Delayed { until: at } if at <= self.now => {
-                    Some((at, group, nth))
-                }
-                _ => None,
-            };
-            let of_group =
-                |group: usize| self.records[group].iter().enumerate().filter_map(move |each| due(group, each));
-            let Some((at, group, nth)) = of_group(0).chain(of_group(1)).min() else { return };
-            let record = &mut self.records[group][nth];
-            if let State::Delayed { .. } = record.state {
-                (record.state, record.suspect) = (State::Ready, false);
-                continue;
-            }
-            let end = if self.consumers[record.consumer].2 { End::TimedOut } else { End::Lost };
-            record.ends.insert(record.deliveries, (end, None));
-            if record.deliveries - record.born >= DELIVERIES {
-                self.bury(group, nth, end, at);
-            } else {
-                (record.state, record.suspect) = (State::Ready, true);
-            }
-        }
-    }
-
-    fn bury(&mut self, group: usize, event: usize, end: End, at: u64) -> u64 {
-        self.last_letter += 1;
-        let record = &mut self.records[group][event];
-        record.state = State::Dead;
-        record.settled_at = at;
-        record.ends.insert(record.deliveries, (end, Some(self.last_letter)));
-        let lived = record.ends.range(record.born + 1..);
-        let history = lived.map(|(delivery, (end, _))| (*delivery, *end)).collect();
-        self.letters.insert(self.last_letter, Letter { group, event, history });
-        self.last_letter
-    }
-
-    fn take(&mut self, consumer: usize) -> Taken {
-        let (group, prefetch, _) = self.consumers[consumer];
-        self.expire();
-        let (held, suspects) = self.held(consumer);
-        if held >= prefetch {
-            return None;
-        }
-        let records = &mut self.records[group];
-        let back = records.iter().position(|record| record.state == State::Ready && (!record.suspect || suspects == 0));
-        let nth = back.or_else(|| records.iter().position(|record| record.state == State::Fresh))?;
-        let record = &mut records[nth];
-        record.deliveries += 1;
-        record.consumer = consumer;
-        record.state = State::InFlight { deadline: self.now + ACK_TIMEOUT };
-        Some((nth, record.deliveries - record.born))
-    }
-
-    /// Whether a delivery may settle; if not, what its consumer was told before, and for what.
-    fn standing(&mut self, held: &Held) -> Result<(), (Answer, Option<Said>)> {
-        self.expire();
-        let record = &self.records[held.group][held.event];
-        match record.ends.get(&held.delivery) {
-            Some((end, Some(id))) if end.is_told() => return Err((Answer::Dead(*id), Some(Said::Failed(*end)))),
-            Some((end, None)) if end.is_told() => return Err((Answer::GivenBack, Some(Said::Failed(*end)))),
-            Some((_, Some(_))) => return Err((Answer::Stale, None)),
-            _ if record.deliveries != held.delivery || record.born >= held.delivery => {
-                return Err((Answer::Stale, None));
-            }
-            _ => {}
-        }
-        match record.state {
-            State::Acked => Err((Answer::Acked, Some(Said::Done))),
-            State::Committed { output } => Err((Answer::Committed, Some(Said::Committed(output)))),
-            _ => Ok(()),
-        }
-    }
-
-    fn settle(&mut self, held: &Held, said: Said) -> Answer {
-        match self.standing(held) {
-            Ok(()) => {}
-            Err((answer, None)) => return answer,
-            Err((answer, Some(before))) => return if before == said { answer } else { Answer::Already },
-        }
-        let now = self.now;
-        let record = &mut self.records[held.group][held.event];
-        record.settled_at = now;
-        if record.ends.remove(&held.delivery).is_some() {
-            let last = record.ends.range(record.born + 1..).last().map(|(_, end)| end);
-            record.suspect = last.is_some_and(|(end, _)| !end.is_told());
-        }
-        match said {
-            Said::Done => {
-                record.state = State::Acked;
-                Answer::Acked
-            }
-            Said::Committed(output) => {
-                record.state = State::Committed { output };
-                Answer::Committed
-            }
-            Said::Failed(end @ End::GivenBack) if record.deliveries - record.born < DELIVERIES => {
-                record.ends.insert(record.deliveries, (end, None));
-                record.suspect = false;
-                let delay = held.delay;
-                record.state = if delay == 0 { State::Ready } else { State::Delayed { until: now + delay } };
-                Answer::GivenBack
-            }
-            Said::Failed(end) => Answer::Dead(self.bury(held.group, held.event, end, now)),
-        }
-    }
-
-    fn extend(&mut self, held: &Held, by: u64) -> Answer {
-        match self.standing(held) {
-            Ok(()) => {
-                let deadline = self.now + by;
-                let record = &mut self.records[held.group][held.event];
-                if record.ends.remove(&held.delivery).is_some() {
-                    let last = record.ends.range(record.born + 1..).last().map(|(_, end)| end);
-                    record.suspect = last.is_some_and(|(end, _)| !end.is_told());
-                }
-                record.state = State::InFlight { deadline };
-                Answer::Extended
-            }
-            Err((Answer::Stale, _)) => Answer::Stale,
-            Err(_) => Answer::Already,
-        }
-    }
-
-    fn redrive(&mut self, id: u64) {
-        let Some(letter) = self.letters.remove(&id) else { return };
-        self.redriven.push(id);
-        let record = &mut self.records[letter.group][letter.event];
-        record.born = record.deliveries;
-        (record.state, record.suspect) = (State::Ready, false);
-    }
-
-    /// In flight, returning, never delivered.
-    fn counts(&self, group: usize) -> (usize, usize, u64) {
-        let count = |which: fn(&State) -> bool| self.records[group].iter().filter(|r| which(&r.state)).count();
-        let returning = count(|state| matches!(state, State::Ready | State::Delayed { .. }));
-        let fresh = count(|state| *state == State::Fresh);
-        (count(|state| matches!(state, State::InFlight { .. })), returning, fresh as u64)
-    }
-}
-
-// The bus, driven by the same steps.
-
 /// A delivery that was handed out, settled or not.
 struct Held {
-    group: usize,
-    event: usize,
-    delivery: u32,
-    /// Of the nack that is being said.
-    delay: u64,
+    token: Token,
     real: Delivery,
 }
 
@@ -443,13 +180,13 @@ impl Run {
             let group = self.model.consumers[nth].0;
             let delivery = self.model.records[group][event].deliveries;
             assert_eq!(real.receipt.delivery(), delivery);
-            self.held.push(Held { group, event, delivery, delay: 0, real });
+            self.held.push(Held { token: Token { group, event, delivery, delay: 0 }, real });
         }
     }
 
     async fn settle(&mut self, held: usize, said: Said, delay: u64) {
         let Some(nth) = pick(&self.held, held) else { return };
-        self.held[nth].delay = delay;
+        self.held[nth].token.delay = delay;
         let held = &self.held[nth];
         let settlement = match said {
             Said::Done => Settlement::Ack,
@@ -458,12 +195,12 @@ impl Run {
             Said::Failed(_) => Settlement::DeadLetter { reason: "no".into() },
         };
         let real = self.bus.settle(&held.real.receipt, settlement).await;
-        let record = &self.model.records[held.group][held.event];
+        let record = &self.model.records[held.token.group][held.token.event];
         let (was_committed, settled_at) = (matches!(record.state, State::Committed { .. }), record.settled_at);
-        let expected = self.model.settle(held, said);
+        let expected = self.model.settle(&held.token, said);
         self.committed += usize::from(expected == Answer::Committed && !was_committed);
         match answer(real) {
-            Some(shown) => assert_eq!(shown, expected, "{said:?} of event {}", held.event),
+            Some(shown) => assert_eq!(shown, expected, "{said:?} of event {}", held.token.event),
             None => self.may_forget(settled_at),
         }
     }
@@ -477,14 +214,14 @@ impl Run {
         let Some(nth) = pick(&self.held, held) else { return };
         let held = &self.held[nth];
         let real = held.real.extend(Duration::from_secs(by)).await;
-        let settled_at = self.model.records[held.group][held.event].settled_at;
-        let expected = self.model.extend(held, by);
+        let settled_at = self.model.records[held.token.group][held.token.event].settled_at;
+        let expected = self.model.extend(&held.token, by);
         let shown = match real {
             Ok(_) => Some(Answer::Extended),
             Err(error) => answer(Err(error)),
         };
         match shown {
-            Some(shown) => assert_eq!(shown, expected, "extending event {}", held.event),
+            Some(shown) => assert_eq!(shown, expected, "extending event {}", held.token.event),
             None => self.may_forget(settled_at),
         }
     }
