@@ -75,14 +75,20 @@ impl Place<'_> {
         Settled::Retrying(at)
     }
 
-    /// Hands out at most `max` events.
-    pub(super) fn take(&mut self, consumer: u64, max: usize, fx: &mut Effects) -> Vec<Handed> {
+    /// Hands out at most `max` events, each as what `wrap` makes of it.
+    pub(super) fn take<T>(
+        &mut self,
+        consumer: u64,
+        max: usize,
+        fx: &mut Effects,
+        wrap: impl Fn(Handed) -> T,
+    ) -> Vec<T> {
         let mut taken = Vec::new();
         while taken.len() < max
             && let Some(handed) = self.group.take(consumer, self.log, fx.now)
         {
             self.arm(handed.deadline, fx);
-            taken.push(handed);
+            taken.push(wrap(handed));
         }
         // Whoever was woken for more than it could take passes the word on.
         self.wake(1, fx);

@@ -57,6 +57,10 @@ impl Topics {
                 bytes += if let Plan::Write(_) = plan { event.data.len() as u64 } else { 0 };
                 plans.push(plan);
             }
+            if run.len() == events.len() {
+                // One topic, as nearly always.
+                return if bytes > 0 { self.check_backlog(name, bytes, fx).map(|()| plans) } else { Ok(plans) };
+            }
             match adds.iter_mut().find(|(other, _)| *other == name) {
                 Some((_, more)) => *more += bytes,
                 None => adds.push((name, bytes)),

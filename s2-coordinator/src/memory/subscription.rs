@@ -37,9 +37,9 @@ impl MemoryConsumer {
         self.closed.load(Ordering::Acquire) || self.handle.is_closed()
     }
 
-    fn take_now(&self, inner: &mut Inner, max: usize) -> Result<Vec<Handed>, Error> {
+    fn take_now(&self, inner: &mut Inner, max: usize) -> Result<Vec<Delivery>, Error> {
         let mut place = inner.topics.place(&self.recipient).ok_or_else(|| self.gone())?;
-        Ok(place.take(self.recipient.consumer, max, &mut inner.fx))
+        Ok(place.take(self.recipient.consumer, max, &mut inner.fx, |handed| self.delivery(handed)))
     }
 
     fn gone(&self) -> Error {
@@ -69,16 +69,14 @@ impl Drop for MemoryConsumer {
 #[async_trait]
 impl Consumer for MemoryConsumer {
     async fn next(&self, max: usize) -> Result<Vec<Delivery>, Error> {
-        let taken = Next { consumer: self, max, ticket: None }.await?;
-        Ok(taken.into_iter().map(|handed| self.delivery(handed)).collect())
+        Next { consumer: self, max, ticket: None }.await
     }
 
     async fn take(&self, max: usize) -> Result<Vec<Delivery>, Error> {
         if self.is_closed() {
             return Ok(Vec::new());
         }
-        let taken = self.store.with(|inner| self.take_now(inner, max))?;
-        Ok(taken.into_iter().map(|handed| self.delivery(handed)).collect())
+        self.store.with(|inner| self.take_now(inner, max))
     }
 
     async fn close(&self) -> Result<(), Error> {
@@ -95,7 +93,7 @@ struct Next<'a> {
 }
 
 impl Future for Next<'_> {
-    type Output = Result<Vec<Handed>, Error>;
+    type Output = Result<Vec<Delivery>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let consumer = self.consumer;
