@@ -312,3 +312,20 @@ fn a_bad_setting_is_named() {
     assert!(refused(|config| config.ack_timeout = Duration::ZERO).contains("ack timeout"));
     assert!(refused(|config| config.limits.batch = 0).contains("limits.batch"));
 }
+
+#[test]
+fn a_quiet_journal_ages() {
+    runtime().block_on(async {
+        let mut config = Config::default();
+        config.journal.age = Some(Duration::from_secs(60));
+        let fleet = MemoryFleet::new(config);
+        for _ in 0..3 {
+            fleet.store.step(|step| step.journal(Record::new("test", "done", "test")));
+        }
+        fleet.clock.advance(Duration::from_secs(61));
+        let journal = fleet.store.journal();
+        let kept = journal.entries(journal.start().await.expect("a start"), 10).await.expect("journal").items;
+        let operations: Vec<&str> = kept.iter().map(|entry| entry.operation.as_str()).collect();
+        assert_eq!(operations, ["trim"]);
+    });
+}

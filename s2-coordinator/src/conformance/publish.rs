@@ -221,6 +221,15 @@ async fn a_full_backlog_refuses_until_consumers_catch_up(given: Given) -> Outcom
     subscription.next().await?.expect("open").ack().await?;
     subscription.next().await?.expect("open").ack().await?;
     bus.publish(&[big.clone(), big]).await?;
+    // An event without payload takes room, too.
+    let empty = event(1).with_data("");
+    for n in 0.. {
+        match bus.publish(std::slice::from_ref(&empty)).await {
+            Ok(_) => assert!(n < 2000, "empty events are not counted"),
+            Err(Error::BacklogFull { .. }) => break,
+            Err(error) => return Err(error),
+        }
+    }
     Ok(())
 }
 

@@ -56,6 +56,9 @@ impl Effects {
             let Record { component, operation, subject, .. } = &record;
             tracing::warn!(%component, %operation, %subject, params = ?record.params, "journalled");
         }
+        if let Some(age) = self.config.journal.age {
+            self.arm(self.now + age);
+        }
         self.wakers.extend(self.journal.tails.all(|_| true));
         self.journal.append(record, self.now)
     }
@@ -106,7 +109,7 @@ impl JournalLog {
         position
     }
 
-    /// When the oldest entry will be too old.
+    /// When the oldest entry will be too old. One alone stays: what would be left is the word of its own trimming.
     pub(super) fn aged_at(&self) -> Option<Timestamp> {
         let oldest = self.entries.front().filter(|_| self.entries.len() > 1)?;
         self.retention.age.map(|age| oldest.time + age)
@@ -124,8 +127,7 @@ impl JournalLog {
         let is_due =
             |log: &Self, entry: &Entry| log.bytes > room || youth.is_some_and(|youth| now.since(entry.time) >= youth);
         let mut dropped = 0_u64;
-        while self.entries.len() > 1
-            && self.entries.front().is_some_and(|entry| is_due(self, entry))
+        while self.entries.front().is_some_and(|entry| is_due(self, entry))
             && let Some(entry) = self.entries.pop_front()
         {
             self.bytes -= entry.weight();

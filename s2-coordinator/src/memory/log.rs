@@ -7,7 +7,7 @@ use crate::event::{Event, Position};
 use crate::time::Timestamp;
 
 /// What one event occupies besides its texts and payload, in bytes.
-const OVERHEAD: u64 = (size_of::<Event>() + size_of::<Stored>() + 2 * size_of::<usize>()) as u64;
+pub(super) const OVERHEAD: u64 = (size_of::<Event>() + size_of::<Stored>() + 2 * size_of::<usize>()) as u64;
 
 #[derive(Debug)]
 struct Stored {

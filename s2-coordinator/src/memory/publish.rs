@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::event::{Event, EventId, Fingerprint, NewEvent, Published};
 use crate::invalid::Invalid;
 use crate::memory::effects::Effects;
+use crate::memory::log::OVERHEAD;
 use crate::memory::topic::TopicState;
 use crate::memory::topics::Topics;
 use crate::name::{IdempotencyKey, Topic};
@@ -54,12 +55,8 @@ impl Topics {
             let mut bytes = 0;
             for event in run {
                 let plan = plan(topic, event, plans.len(), &mut seen, fx)?;
-                bytes += if let Plan::Write(_) = plan { event.data.len() as u64 } else { 0 };
+                bytes += if let Plan::Write(_) = plan { OVERHEAD + event.data.len() as u64 } else { 0 };
                 plans.push(plan);
-            }
-            if run.len() == events.len() {
-                // One topic, as nearly always.
-                return if bytes > 0 { self.check_backlog(name, bytes, fx).map(|()| plans) } else { Ok(plans) };
             }
             match adds.iter_mut().find(|(other, _)| *other == name) {
                 Some((_, more)) => *more += bytes,
