@@ -150,6 +150,15 @@ pub enum Error {
     #[error("this needs a tokio runtime: call it from within one")]
     NoRuntime,
 
+    /// The store was written by another version of S², which lays it out differently.
+    #[error("the store has layout {found:?}, this version of S² reads {expected:?}")]
+    LayoutMismatch {
+        /// The layout that is there.
+        found: String,
+        /// The layout that this version reads and writes.
+        expected: &'static str,
+    },
+
     /// The backend does not offer this.
     #[error("this backend does not offer {feature}")]
     Unsupported {
@@ -194,6 +203,7 @@ impl Error {
             Self::AlreadyResolved { .. } => "S2_ALREADY_RESOLVED",
             Self::Closed => "S2_CLOSED",
             Self::NoRuntime => "S2_NO_RUNTIME",
+            Self::LayoutMismatch { .. } => "S2_LAYOUT_MISMATCH",
             Self::Unsupported { .. } => "S2_UNSUPPORTED",
             Self::Backend { .. } => "S2_BACKEND",
         }

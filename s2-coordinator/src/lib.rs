@@ -66,6 +66,8 @@ mod group;
 mod bus;
 // Backends.
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 // Proof.
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -93,6 +95,8 @@ pub use name::{ConsumerName, EventType, GroupName, HeaderName, IdempotencyKey, N
 pub use page::Page;
 pub use priority::Priority;
 pub use random::Random;
+#[cfg(feature = "redis")]
+pub use redis::{RedisBus, RedisInbox, RedisJournal, RedisStore, RedisStoreBuilder, Reply, Script};
 pub use settle::{Receipt, Recipient, Settle, Settled, Settlement};
 pub use severity::Severity;
 pub use start::Start;

@@ -1,4 +1,10 @@
-//! What the tests of S² have in common: fleets to test.
+//! What the tests of S² have in common: fleets to test, servers and processes to break.
+
+mod spawner;
+
+pub mod redis;
+pub mod servers;
+pub mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;

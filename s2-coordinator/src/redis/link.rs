@@ -1,0 +1,275 @@
+//! The connection of a process: made when it is needed, made anew when it breaks.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, Client, Cmd, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
+use tokio::time::Instant;
+
+use crate::redis::failure::{Cure, Failure, cure};
+use crate::redis::post::Post;
+use crate::redis::reply::Reply;
+use crate::redis::script::Script;
+
+/// How patient a process is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// For how long a connection may take to be made.
+    pub(super) connecting: Duration,
+    /// For how long one answer may take.
+    pub(super) answering: Duration,
+    /// For how long a call is tried again.
+    pub(super) trying: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { connecting: seconds(2), answering: seconds(5), trying: seconds(30) }
+    }
+}
+
+/// The shortest pause between two attempts to reach the server.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// The longest pause between two attempts to reach the server.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+#[derive(Clone)]
+struct Open {
+    connection: MultiplexedConnection,
+    generation: u64,
+}
+
+#[derive(Default)]
+struct Line {
+    open: Option<Open>,
+    generation: u64,
+    /// When the last attempt to connect failed, and why: those who ask at the same time need not try themselves.
+    failed: Option<(Instant, String)>,
+}
+
+/// The connection of one process to the server of its fleet.
+pub(super) struct Link {
+    client: Client,
+    address: String,
+    channels: [String; 2],
+    constants: String,
+    patience: Patience,
+    line: tokio::sync::Mutex<Line>,
+    hashes: Mutex<HashMap<&'static str, String>>,
+    post: Arc<Post>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    /// A connection to be, for a process that listens on `channels`: its own, and that of everybody.
+    pub(super) fn new(
+        url: &str,
+        channels: [String; 2],
+        constants: String,
+        patience: Patience,
+        post: Arc<Post>,
+    ) -> Result<Self, Failure> {
+        let client = Client::open(url).map_err(|error| Failure::Address { address: hide(url), reason: error.to_string() })?;
+        let info = client.get_connection_info().clone();
+        let address = info.addr().to_string();
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let client = Client::open(info).map_err(|error| Failure::Address { address: hide(url), reason: error.to_string() })?;
+        let (line, hashes) = (tokio::sync::Mutex::default(), Mutex::default());
+        Ok(Self { client, address, channels, constants, patience, line, hashes, post })
+    }
+
+    /// Connects, and checks that the server can be trusted with work.
+    pub(super) async fn connect(&self) -> Result<(), Failure> {
+        self.open().await.map(drop)
+    }
+
+    async fn open(&self) -> Result<Open, Failure> {
+        let mut line = self.line.lock().await;
+        if let Some(open) = &line.open {
+            return Ok(open.clone());
+        }
+        if let Some((at, reason)) = &line.failed
+            && at.elapsed() < SHORTEST_PAUSE
+        {
+            return Err(self.unreachable(reason.clone()));
+        }
+        let limit = self.patience.connecting + self.patience.answering;
+        let dialled = tokio::time::timeout(limit, self.dial()).await;
+        let dialled = dialled.unwrap_or_else(|_| Err(self.unreachable(format!("no answer within {limit:?}"))));
+        match dialled {
+            Ok(connection) => {
+                line.generation += 1;
+                let open = Open { connection, generation: line.generation };
+                (line.open, line.failed) = (Some(open.clone()), None);
+                self.post.connected();
+                Ok(open)
+            }
+            Err(failure) => {
+                if let Failure::Unreachable { reason, .. } = &failure {
+                    line.failed = Some((Instant::now(), reason.clone()));
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn unreachable(&self, reason: String) -> Failure {
+        Failure::Unreachable { address: self.address.clone(), reason }
+    }
+
+    async fn dial(&self) -> Result<MultiplexedConnection, Failure> {
+        let post = Arc::clone(&self.post);
+        let [own, everybody] = self.channels.clone();
+        let listen = move |push: PushInfo| {
+            deliver(&post, push, &everybody);
+            Ok::<(), Infallible>(())
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.patience.connecting))
+            .set_response_timeout(Some(self.patience.answering))
+            .set_push_sender(listen);
+        let failed = |error: RedisError| self.unreachable(error.to_string());
+        let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await.map_err(failed)?;
+        let server = info(&mut connection, "server").await.map_err(failed)?;
+        let memory = info(&mut connection, "memory").await.map_err(failed)?;
+        let version = field(&server, "redis_version");
+        let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        if major.is_none_or(|major| major < 7) {
+            return Err(Failure::TooOld { address: self.address.clone(), version });
+        }
+        let policy = field(&memory, "maxmemory_policy");
+        if policy != "noeviction" {
+            return Err(Failure::Evicts { address: self.address.clone(), policy });
+        }
+        let mut subscribe = redis::cmd("SUBSCRIBE");
+        subscribe.arg(&own).arg(&self.channels[1]);
+        connection.req_packed_command(&subscribe).await.map_err(failed)?;
+        Ok(connection)
+    }
+
+    /// Gives a connection up, unless there is another by now.
+    async fn close(&self, generation: u64) {
+        let mut line = self.line.lock().await;
+        if line.open.as_ref().is_some_and(|open| open.generation == generation) {
+            line.open = None;
+        }
+    }
+
+    /// Gives the connection up, whatever it is.
+    pub(super) async fn reset(&self) {
+        self.line.lock().await.open = None;
+    }
+
+    /// Runs a script. Tries again as long as patience lasts, so the script must be one that may be repeated.
+    pub(super) async fn run(&self, script: &'static Script, args: &[impl AsRef<[u8]> + Sync]) -> Result<Reply, Failure> {
+        let begun = Instant::now();
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            let reason = match self.open().await {
+                Ok(open) => match self.run_on(&open, script, args).await {
+                    Ok(reply) => return Ok(reply),
+                    Err(error) => {
+                        let cure = cure(&error);
+                        if cure == Cure::Nothing {
+                            let (script, reason) = (script.name(), error.to_string());
+                            return Err(Failure::Refused { script, reason });
+                        }
+                        if cure == Cure::Reconnect {
+                            self.close(open.generation).await;
+                        }
+                        error.to_string()
+                    }
+                },
+                Err(failure @ (Failure::TooOld { .. } | Failure::Evicts { .. })) => return Err(failure),
+                Err(failure) => failure.to_string(),
+            };
+            if begun.elapsed() >= self.patience.trying {
+                return Err(Failure::Silent { patience: self.patience.trying, reason });
+            }
+            tracing::debug!(script = script.name(), reason, "trying again");
+            tokio::time::sleep(pause).await;
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+    }
+
+    async fn run_on(
+        &self,
+        open: &Open,
+        script: &'static Script,
+        args: &[impl AsRef<[u8]>],
+    ) -> Result<Reply, RedisError> {
+        let mut connection = open.connection.clone();
+        let known = self.hashes.lock().unwrap_or_else(PoisonError::into_inner).get(script.name()).cloned();
+        let hash = match known {
+            Some(hash) => hash,
+            None => self.load(&mut connection, script).await?,
+        };
+        match connection.req_packed_command(&command(&hash, args)).await.and_then(Value::extract_error) {
+            Err(error) if cure(&error) == Cure::Load => {
+                let hash = self.load(&mut connection, script).await?;
+                connection.req_packed_command(&command(&hash, args)).await.and_then(Value::extract_error)
+            }
+            answer => answer,
+        }
+        .map(Reply::from)
+    }
+
+    async fn load(&self, connection: &mut MultiplexedConnection, script: &'static Script) -> Result<String, RedisError> {
+        let mut load = redis::cmd("SCRIPT");
+        load.arg("LOAD").arg(script.source(&self.constants));
+        let hash: String = load.query_async(connection).await?;
+        self.hashes.lock().unwrap_or_else(PoisonError::into_inner).insert(script.name(), hash.clone());
+        Ok(hash)
+    }
+}
+
+fn command(hash: &str, args: &[impl AsRef<[u8]>]) -> Cmd {
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(hash);
+    for arg in args {
+        command.arg(arg.as_ref());
+    }
+    command
+}
+
+async fn info(connection: &mut MultiplexedConnection, section: &str) -> Result<String, RedisError> {
+    redis::cmd("INFO").arg(section).query_async(connection).await
+}
+
+fn field(info: &str, name: &str) -> String {
+    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(':').map(str::to_owned);
+    info.lines().find_map(value).unwrap_or_default()
+}
+
+/// Delivers what arrived without being asked for.
+fn deliver(post: &Post, push: PushInfo, everybody: &str) {
+    if push.kind == PushKind::Disconnection {
+        return post.disconnected();
+    }
+    let mut data = push.data.into_iter();
+    if let (PushKind::Message, Some(Value::BulkString(channel)), Some(Value::BulkString(message))) =
+        (push.kind, data.next(), data.next())
+    {
+        if channel == everybody.as_bytes() { post.woken(&message) } else { post.deliver(&message) }
+    }
+}
+
+/// A URL without its password.
+fn hide(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => format!("{}***{}", &url[..scheme + 3], &url[at..]),
+        _ => url.to_owned(),
+    }
+}

@@ -1,0 +1,759 @@
+-- Groups: what each has done with the events of its topic.
+--
+-- `g:<incarnation>` is a hash: `state`; `m<consumer>` a member; `p<n>` a page of 32 cells, one for each position that was
+-- handed out; `x<position>` what a cell has no room for; `r<position>` a dead letter that came back, with its event.
+-- `ready:`, `suspects:` and `due:` are indices of cells, `w:` is the queue of members that wait.
+
+local GROUP = {
+  'name', 'topic', 'cursor', 'floor', 'first', 'deliveries', 'members', 'in_flight', 'returning', 'ready', 'suspects',
+  'waiting', 'idle', 'expired', 'lost', 'due', 'revived', 'gaps',
+}
+local MEMBER = { 'name', 'process', 'timeout', 'prefetch', 'in_flight', 'suspects', 'gone', 'done', 'wait', 'answers' }
+
+-- state, flags, consumer, delivery, born, attempts, since, at
+local CELL = '>BBI7I4I4I2I7I7'
+local CELL_BYTES = struct.size(CELL)
+local PAGE = 32
+local BLANK = string.rep('\0', PAGE * CELL_BYTES)
+local IN_FLIGHT, DELAYED, READY, ACKED, COMMITTED, DEAD, LOST = 1, 2, 3, 4, 5, 6, 7
+local INFO = '>I7I4I2I7'
+
+-- Groups that this step has loaded; false where there is none.
+local groups = {}
+
+-- A group with a member and the pages of some positions, all read at once.
+local function find_group(incarnation, consumer, positions)
+  local group = groups[incarnation]
+  if group ~= nil then
+    return group
+  end
+  local fields = { 'state', consumer and 'm' .. int(consumer) }
+  local first_page, pages = #fields + 1, {}
+  for _, position in ipairs(positions or {}) do
+    local page = math.floor(position / PAGE)
+    if pages[#pages] ~= page and #pages < 64 then
+      pages[#pages + 1] = page
+      fields[#fields + 1] = 'p' .. int(page)
+    end
+  end
+  local key = P .. 'g:' .. int(incarnation)
+  local values = call('HMGET', key, unpack(fields))
+  if not values[1] then
+    groups[incarnation] = false
+    return false
+  end
+  group = unpack_fields(values[1], GROUP)
+  group.incarnation, group.key, group.recorded = incarnation, key, group.floor
+  group.pages, group.loaded_members, group.extras, group.letters, group.changed, group.removed = {}, {}, {}, {}, {}, {}
+  if consumer then
+    group.loaded_members[consumer] = values[2] and unpack_fields(values[2], MEMBER) or false
+  end
+  for nth, page in ipairs(pages) do
+    group.pages[page] = values[first_page + nth - 1] or BLANK
+  end
+  groups[incarnation] = group
+  return group
+end
+
+local function change(group, field, value)
+  group.changed[field], group.removed[field] = value, nil
+end
+
+local function remove(group, field)
+  group.changed[field], group.removed[field] = nil, true
+end
+
+local function find_member(group, consumer)
+  local member = group.loaded_members[consumer]
+  if member == nil then
+    local packed = call('HGET', group.key, 'm' .. int(consumer))
+    member = packed and unpack_fields(packed, MEMBER) or false
+    group.loaded_members[consumer] = member
+  end
+  return member
+end
+
+local function save_member(group, consumer, member)
+  if member.gone and member.in_flight <= 0 then
+    group.loaded_members[consumer] = false
+    remove(group, 'm' .. int(consumer))
+  else
+    group.loaded_members[consumer] = member
+    change(group, 'm' .. int(consumer), member)
+  end
+end
+
+local function page_of(group, position)
+  local nth = math.floor(position / PAGE)
+  local page = group.pages[nth]
+  if not page then
+    page = call('HGET', group.key, 'p' .. int(nth)) or BLANK
+    group.pages[nth] = page
+  end
+  return page, nth, (position % PAGE) * CELL_BYTES
+end
+
+-- Writes one cell into `count` positions from `from` on.
+local function fill(group, from, count, raw)
+  while count > 0 do
+    local page, nth, offset = page_of(group, from)
+    local n = at_most(count, PAGE - from % PAGE)
+    page = string.sub(page, 1, offset) .. string.rep(raw, n) .. string.sub(page, offset + n * CELL_BYTES + 1)
+    group.pages[nth] = page
+    change(group, 'p' .. int(nth), page)
+    from, count = from + n, count - n
+  end
+end
+
+local function raw_cell(group, position)
+  local page, _, offset = page_of(group, position)
+  return string.sub(page, offset + 1, offset + CELL_BYTES)
+end
+
+-- A dead letter that came back: its cell and its event.
+local function find_letter(group, position)
+  if group.revived == 0 then
+    return false
+  end
+  local letter = group.letters[position]
+  if letter == nil then
+    local packed = call('HGET', group.key, 'r' .. int(position))
+    letter = packed and cmsgpack.unpack(packed) or false
+    group.letters[position] = letter
+  end
+  return letter
+end
+
+-- The way of one event through the group, or nil where it was never handed out or is forgotten.
+local function find_cell(group, position)
+  local letter = find_letter(group, position)
+  if not letter and (position < group.first or position >= group.cursor) then
+    return nil
+  end
+  local raw = letter and letter[1] or raw_cell(group, position)
+  local cell = { position = position, letter = letter }
+  cell.state, cell.flags, cell.consumer, cell.delivery, cell.born, cell.attempts, cell.since, cell.at =
+    struct.unpack(CELL, raw)
+  if cell.state == 0 then
+    return nil
+  end
+  cell.extra, cell.suspect = cell.flags >= 2, cell.flags % 2 == 1
+  return cell
+end
+
+local function save_cell(group, cell)
+  local flags = (cell.suspect and 1 or 0) + (cell.extra and 2 or 0)
+  local raw = struct.pack(CELL, cell.state, flags, cell.consumer, cell.delivery, cell.born, cell.attempts, cell.since,
+    cell.at)
+  if cell.letter then
+    cell.letter[1] = raw
+    group.letters[cell.position] = cell.letter
+    change(group, 'r' .. int(cell.position), cell.letter)
+  else
+    fill(group, cell.position, 1, raw)
+  end
+end
+
+-- What a cell has no room for: the history `h`, what a commit `said` and answered (`out`), the dead letter `id`.
+-- A failure is {delivery, consumer, name, started, ended, kind, reason, retry_at, death}.
+local function find_extra(group, cell)
+  local extra = group.extras[cell.position]
+  if not extra then
+    local packed = cell.extra and call('HGET', group.key, 'x' .. int(cell.position))
+    extra = packed and cmsgpack.unpack(packed) or { h = {} }
+    group.extras[cell.position] = extra
+  end
+  return extra
+end
+
+local function save_extra(group, cell, extra)
+  cell.extra = true
+  group.extras[cell.position] = extra
+  change(group, 'x' .. int(cell.position), extra)
+end
+
+local function is_settled(cell)
+  return cell.state >= ACKED
+end
+
+local function is_suspicious(failure)
+  return failure[6] == 'timed_out' or failure[6] == 'lost'
+end
+
+-- How the index of deadlines names the page of a position: so that names sort as numbers.
+local function page_item(position)
+  return string.format('%016.0f', math.floor(position / PAGE))
+end
+
+local function arm_cell(topic, group, cell, at)
+  local item = cell.letter and 'r' .. int(cell.position) or page_item(cell.position)
+  call('ZADD', P .. 'due:' .. int(group.incarnation), 'LT', at, item)
+  group.due = at_most(group.due, at)
+  arm_topic(topic, at)
+end
+
+-- Moves the floor over what is settled.
+local function advance(group)
+  group.floor = at_least(group.floor, group.first - 1)
+  while group.floor + 1 < group.cursor do
+    local position = group.floor + 1
+    local gap = group.gaps[1]
+    if gap and position >= gap[1] then
+      group.floor = at_least(group.floor, gap[2])
+      table.remove(group.gaps, 1)
+    else
+      local page, _, offset = page_of(group, position)
+      if string.byte(page, offset + 1) < ACKED then
+        return
+      end
+      group.floor = position
+      if (position + 1) % PAGE == 0 then
+        call('ZREM', P .. 'due:' .. int(group.incarnation), page_item(position))
+      end
+    end
+  end
+end
+
+-- Notes that a consumer holds an event. One that has left stays known by name as long as it holds something.
+local function hold(group, consumer, name, suspect)
+  group.in_flight = group.in_flight + 1
+  local member = find_member(group, consumer) or {
+    name = name, process = '', timeout = C.ack_timeout, prefetch = 0, in_flight = 0, suspects = 0, gone = true, done = 0,
+    wait = false, answers = {},
+  }
+  member.in_flight = member.in_flight + 1
+  member.suspects = member.suspects + (suspect and 1 or 0)
+  save_member(group, consumer, member)
+end
+
+local function release(group, consumer, suspect)
+  group.in_flight = group.in_flight - 1
+  local member = find_member(group, consumer)
+  if member then
+    member.in_flight = member.in_flight - 1
+    member.suspects = member.suspects - (suspect and 1 or 0)
+    save_member(group, consumer, member)
+  end
+end
+
+local function is_member(group, consumer)
+  local member = find_member(group, consumer)
+  return member and not member.gone
+end
+
+-- Takes a cell out of whatever it counts in, so that its state can change.
+local function unindex(group, cell)
+  if cell.state == IN_FLIGHT then
+    release(group, cell.consumer, cell.suspect)
+  elseif cell.state == DELAYED then
+    group.returning = group.returning - 1
+  elseif cell.state == READY then
+    local index = cell.suspect and 'suspects' or 'ready'
+    call('ZREM', P .. index .. ':' .. int(group.incarnation), int(cell.position))
+    group[index] = group[index] - 1
+    group.returning = group.returning - 1
+  end
+end
+
+local function make_ready(group, cell, suspect)
+  cell.state, cell.suspect = READY, suspect
+  local index = suspect and 'suspects' or 'ready'
+  call('ZADD', P .. index .. ':' .. int(group.incarnation), cell.position, int(cell.position))
+  group[index] = group[index] + 1
+  group.returning = group.returning + 1
+  save_cell(group, cell)
+end
+
+-- Forgets that the current delivery timed out, and answers who handled it.
+local function forgive(group, cell)
+  if not cell.extra then
+    return nil
+  end
+  local extra = find_extra(group, cell)
+  local last = extra.h[#extra.h]
+  if not last or last[1] ~= cell.delivery or not is_suspicious(last) then
+    return nil
+  end
+  table.remove(extra.h)
+  save_extra(group, cell, extra)
+  local before = extra.h[#extra.h]
+  cell.suspect = before ~= nil and before[1] > cell.born and is_suspicious(before)
+  return last[3]
+end
+
+local function handler(group, consumer)
+  local member = find_member(group, consumer)
+  return member and member.name or 'consumer-' .. int(consumer)
+end
+
+-- Notes that the current delivery failed. A settle that came late, but in time, replaces the time-out.
+local function fail(group, cell, name, at, kind, reason, retry_at)
+  name = forgive(group, cell) or name
+  local extra = find_extra(group, cell)
+  table.insert(extra.h, { cell.delivery, cell.consumer, name, cell.since, at, kind, reason or false, retry_at or false, false })
+  save_extra(group, cell, extra)
+end
+
+-- After a cell was settled: one that came back from the dead moves to where it was, and the floor moves.
+local function after_settling(topic, group, cell)
+  if cell.letter then
+    if cell.position >= group.first then
+      fill(group, cell.position, 1, cell.letter[1])
+      group.letters[cell.position] = false
+      remove(group, 'r' .. int(cell.position))
+      group.revived = group.revived - 1
+    else
+      arm_cell(topic, group, cell, now + C.ack_timeout)
+    end
+  end
+  advance(group)
+end
+
+-- The delivery that counts, if one does.
+local function current(cell)
+  return not is_settled(cell) and cell.delivery > cell.born and cell.delivery or false
+end
+
+-- The answer that a receipt got before, if it has settled and `verb` says the same; nil if it is that of the current
+-- delivery. Otherwise an error: {'stale', current}, {'already', outcome}, {'forgotten', oldest}.
+local function answer_before(group, position, consumer, delivery, verb, said)
+  local cell = find_cell(group, position)
+  if not cell then
+    if position >= group.cursor then
+      return { 'stale', false }
+    end
+    return { 'forgotten', at_least(group.first, position + 1) }
+  end
+  if cell.state == LOST then
+    return { 'forgotten', position + 1 }
+  end
+  local extra = cell.extra and find_extra(group, cell)
+  for nth = extra and #extra.h or 0, 1, -1 do
+    local failure = extra.h[nth]
+    if failure[1] == delivery then
+      if failure[2] ~= consumer then
+        return { 'stale', current(cell) }
+      end
+      local nacked, refused = failure[6] == 'nacked', failure[6] == 'refused'
+      local before = (nacked or refused) and failure[9] and { 'dead', failure[9] } or
+        nacked and failure[8] and { 'retrying', failure[8] }
+      if before then
+        local alike = nacked and verb == 'nack' or refused and verb == 'dead'
+        return alike and before or { 'already', before[1] }
+      end
+      -- The deadline passed. While the event is not handed out again, nor dead, better late than twice.
+      if failure[9] or cell.born >= delivery then
+        return { 'stale', current(cell) }
+      end
+      break
+    end
+  end
+  if cell.delivery ~= delivery or cell.consumer ~= consumer then
+    return { 'stale', current(cell) }
+  end
+  if cell.state == ACKED then
+    return verb == 'ack' and { 'acked' } or { 'already', 'acked' }
+  elseif cell.state == COMMITTED then
+    return verb == 'commit' and extra.said == said and { 'committed', extra.out } or { 'already', 'committed' }
+  elseif cell.state == DEAD then
+    return { 'already', 'dead' }
+  end
+  return nil, cell
+end
+
+-- Some events are gone that the group has not seen.
+local function lose(topic, group, events, resumes_at)
+  journal {
+    component = 'bus', operation = 'data_loss', subject = topic.name, severity = 'HIGH',
+    params = { 'group', group.name, 'events', events, 'resumes_at', resumes_at },
+  }
+end
+
+-- The event of a cell: {e, d, t}, or nil if it is gone.
+local function event_of(topic, cell)
+  if cell.letter then
+    return { cell.letter[2], cell.letter[3], cell.letter[4] }
+  end
+  local entry = entry_at(topic, cell.position)
+  return entry and { entry[2][2], entry[2][4], entry[2][6] }
+end
+
+-- The event of a cell is gone: so is the cell.
+local function give_up_lost(topic, group, cell)
+  unindex(group, cell)
+  cell.state, cell.since = LOST, now
+  save_cell(group, cell)
+  after_settling(topic, group, cell)
+  lose(topic, group, 1, group.floor + 1)
+end
+
+-- Makes a dead letter of an event whose current delivery ends for good; answers with its number.
+local function bury(topic, group, cell, at, kind, reason)
+  local event = event_of(topic, cell)
+  if not event then
+    give_up_lost(topic, group, cell)
+    return nil
+  end
+  M.letter = M.letter + 1
+  local id, name = M.letter, handler(group, cell.consumer)
+  unindex(group, cell)
+  fail(group, cell, name, at, kind, reason)
+  local extra = find_extra(group, cell)
+  extra.h[#extra.h][9] = id
+  save_extra(group, cell, extra)
+  cell.state, cell.since = DEAD, at
+  save_cell(group, cell)
+  after_settling(topic, group, cell)
+  local lived, attributes = 0, cjson.decode(event[1])
+  for _, failure in ipairs(extra.h) do
+    lived = lived + (failure[1] > cell.born and 1 or 0)
+  end
+  local weight = #event[1] + #event[2] + EVENT_BYTES
+  topic.dead = topic.dead + weight
+  call('ZADD', P .. 'letters', id, int(id))
+  call('HSET', P .. 'letter', int(id), cmsgpack.pack({
+    topic.name, group.name, group.incarnation, at, cell.position, attributes.type, attributes.id,
+    attributes.traceparent or '', weight, lived, cell.delivery, cell.born, extra.h,
+  }))
+  call('HSET', P .. 'letter:events', int(id), cmsgpack.pack(event))
+  journal {
+    component = 'bus', operation = 'dead_letter', subject = topic.name, severity = 'HIGH', trace = attributes.traceparent,
+    params = {
+      'id', id, 'group', group.name, 'event', attributes.id, 'position', cell.position, 'attempts', lived,
+    },
+  }
+  return id
+end
+
+-- Whether a member would get something now.
+local function has_offer(topic, group, member)
+  return member.in_flight < member.prefetch and
+    (group.ready > 0 or group.cursor < topic.next or group.suspects > 0 and member.suspects == 0)
+end
+
+-- The position of the next event that comes back to a member, or nil.
+local function next_returning(group, member)
+  local ready = group.ready > 0 and call('ZRANGE', P .. 'ready:' .. int(group.incarnation), 0, 0)[1]
+  local suspect = group.suspects > 0 and member.suspects == 0 and
+    call('ZRANGE', P .. 'suspects:' .. int(group.incarnation), 0, 0)[1]
+  if ready and suspect then
+    return at_most(tonumber(ready), tonumber(suspect))
+  end
+  return tonumber(ready or suspect or nil)
+end
+
+-- Fresh events for a member, as many as there are in a row.
+local function take_fresh(topic, group, consumer, member, max, out, ranges)
+  local from = group.cursor
+  local entries = entries_from(P .. 'e:' .. topic.name, from, at_most(max, topic.next - from), average_of(topic))
+  local found = entries[1] and id_position(entries[1]) or topic.next
+  if found > from then
+    table.insert(group.gaps, { from, found - 1 })
+    group.cursor = found
+    advance(group)
+    lose(topic, group, found - from, found)
+    if topic.first < found then
+      local first = call('XRANGE', P .. 'e:' .. topic.name, '-', '+', 'COUNT', 1)[1]
+      topic.first = first and id_position(first) or topic.next
+      topic.oldest, topic.trimmed = NEVER, topic.total
+      if first then
+        topic.oldest, topic.trimmed = recorded(first)
+      end
+    end
+    return 0
+  end
+  local count = #entries
+  if id_position(entries[count]) ~= from + count - 1 then
+    count = 1
+    while id_position(entries[count + 1]) == from + count do
+      count = count + 1
+    end
+  end
+  local deadline = now + member.timeout
+  fill(group, from, count, struct.pack(CELL, IN_FLIGHT, 0, consumer, 1, 0, 1, now, deadline))
+  for nth = 1, count do
+    local fields, place = entries[nth][2], #out
+    out[place + 1], out[place + 2], out[place + 3], out[place + 4] =
+      struct.pack(INFO, from + nth - 1, 1, 1, deadline), fields[2], fields[4], fields[6]
+  end
+  ranges[#ranges + 1], ranges[#ranges + 2] = from, count
+  group.cursor = from + count
+  group.in_flight = group.in_flight + count
+  member.in_flight = member.in_flight + count
+  for nth = math.floor(from / PAGE), math.floor((from + count - 1) / PAGE) do
+    arm_cell(topic, group, { position = nth * PAGE }, deadline)
+  end
+  return count
+end
+
+-- Hands an event out again.
+local function take_returning(topic, group, consumer, member, position, out, ranges)
+  local cell = find_cell(group, position)
+  local event = cell and event_of(topic, cell)
+  if not event then
+    if cell then
+      give_up_lost(topic, group, cell)
+    end
+    return 0
+  end
+  unindex(group, cell)
+  cell.delivery, cell.attempts, cell.consumer = cell.delivery + 1, cell.attempts + 1, consumer
+  cell.state, cell.since, cell.at = IN_FLIGHT, now, now + member.timeout
+  save_cell(group, cell)
+  hold(group, consumer, member.name, cell.suspect)
+  arm_cell(topic, group, cell, cell.at)
+  local place = #out
+  out[place + 1], out[place + 2], out[place + 3], out[place + 4] =
+    struct.pack(INFO, position, cell.delivery, cell.attempts, cell.at), event[1], event[2], event[3]
+  ranges[#ranges + 1], ranges[#ranges + 2] = position, 1
+  return 1
+end
+
+-- Hands out at most `max` events: four values for each, as `INFO` says, then its fields. Remembers it under the ticket.
+local function hand_out(topic, group, consumer, member, max, ticket)
+  local out, ranges, taken = {}, {}, 0
+  while taken < max and has_offer(topic, group, member) do
+    local position = next_returning(group, member)
+    if position then
+      taken = taken + take_returning(topic, group, consumer, member, position, out, ranges)
+    else
+      local room = at_most(max - taken, member.prefetch - member.in_flight)
+      local fresh = take_fresh(topic, group, consumer, member, room, out, ranges)
+      taken = taken + fresh
+      if fresh > 0 and fresh < room then
+        break
+      end
+    end
+  end
+  if taken > 0 then
+    for nth = #member.answers, 1, -1 do
+      if member.answers[nth][1] <= member.done then
+        table.remove(member.answers, nth)
+      end
+    end
+    table.insert(member.answers, { ticket, ranges })
+    save_member(group, consumer, member)
+  end
+  return out
+end
+
+local function stop_waiting(topic, group, consumer, member)
+  if member.wait then
+    member.wait = false
+    call('ZREM', P .. 'w:' .. int(group.incarnation), int(consumer))
+    group.waiting = group.waiting - 1
+    save_member(group, consumer, member)
+    if group.waiting <= 0 then
+      group.waiting = 0
+      for nth, incarnation in ipairs(topic.waiting) do
+        if incarnation == group.incarnation then
+          table.remove(topic.waiting, nth)
+          break
+        end
+      end
+    end
+  end
+end
+
+-- Gives members that wait what there is for them, the longest waiter first.
+local function serve(topic, group)
+  local skipped = 0
+  while group.waiting > 0 and (group.ready > 0 or group.suspects > 0 or group.cursor < topic.next) do
+    local queue = call('ZRANGE', P .. 'w:' .. int(group.incarnation), skipped, skipped + 9)
+    if #queue == 0 then
+      return
+    end
+    for _, text in ipairs(queue) do
+      local consumer = tonumber(text)
+      local member = find_member(group, consumer)
+      if not member or not member.wait then
+        call('ZREM', P .. 'w:' .. int(group.incarnation), text)
+        group.waiting = group.waiting - 1
+      elseif has_offer(topic, group, member) then
+        local ticket, max = member.wait[1], member.wait[2]
+        local out = hand_out(topic, group, consumer, member, max, ticket)
+        if #out > 0 then
+          stop_waiting(topic, group, consumer, member)
+          local bytes = 0
+          for _, part in ipairs(out) do
+            bytes = bytes + #part
+          end
+          -- Whoever is told of much comes and gets it.
+          push(member.process, { 'delivered', consumer, ticket, bytes <= 65536 and out or false })
+        else
+          skipped = skipped + 1
+        end
+      else
+        skipped = skipped + 1
+      end
+    end
+  end
+end
+
+-- Ends a subscription. Its deliveries stay until they end.
+local function leave(topic, group, consumer, member)
+  stop_waiting(topic, group, consumer, member)
+  member.gone = true
+  call('SREM', P .. 'pc:' .. member.process, int(group.incarnation) .. ' ' .. int(consumer))
+  save_member(group, consumer, member)
+  group.members = group.members - 1
+  if group.members <= 0 then
+    group.members, group.idle = 0, now
+    arm_topic(topic, now + C.group_expiry)
+  end
+end
+
+-- Ends what is due.
+local function expire(topic, group)
+  local index = P .. 'due:' .. int(group.incarnation)
+  local served = false
+  while budget > 0 do
+    local items = call('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', 0, 8)
+    if #items == 0 then
+      break
+    end
+    local cells, later = {}, {}
+    for _, item in ipairs(items) do
+      later[item] = NEVER
+      local positions = {}
+      if string.sub(item, 1, 1) == 'r' then
+        positions[1] = tonumber(string.sub(item, 2))
+      else
+        local first = tonumber(item) * PAGE
+        local page = page_of(group, first)
+        for nth = 0, PAGE - 1 do
+          local state = string.byte(page, nth * CELL_BYTES + 1)
+          if state == IN_FLIGHT or state == DELAYED then
+            positions[#positions + 1] = first + nth
+          end
+        end
+      end
+      for _, position in ipairs(positions) do
+        local cell = find_cell(group, position)
+        local is_letter = string.sub(item, 1, 1) == 'r'
+        if cell and (cell.letter ~= false) == is_letter then
+          if cell.state == IN_FLIGHT or cell.state == DELAYED then
+            if cell.at <= now then
+              cells[#cells + 1] = cell
+            else
+              later[item] = at_most(later[item], cell.at)
+            end
+          elseif is_letter and is_settled(cell) then
+            if cell.since + C.ack_timeout <= now then
+              group.letters[position] = false
+              remove(group, 'r' .. int(position))
+              remove(group, 'x' .. int(position))
+              group.revived = group.revived - 1
+            else
+              later[item] = at_most(later[item], cell.since + C.ack_timeout)
+            end
+          end
+        end
+      end
+    end
+    for item, at in pairs(later) do
+      if at == NEVER then
+        call('ZREM', index, item)
+      else
+        call('ZADD', index, at, item)
+      end
+    end
+    table.sort(cells, function(a, b) return a.at < b.at or a.at == b.at and a.position < b.position end)
+    for _, cell in ipairs(cells) do
+      budget = budget - 1
+      served = true
+      if cell.state == DELAYED then
+        unindex(group, cell)
+        make_ready(group, cell, false)
+      else
+        local kind = is_member(group, cell.consumer) and 'timed_out' or 'lost'
+        if cell.attempts >= group.deliveries then
+          bury(topic, group, cell, cell.at, kind)
+        else
+          local name = handler(group, cell.consumer)
+          unindex(group, cell)
+          fail(group, cell, name, cell.at, kind)
+          make_ready(group, cell, true)
+        end
+      end
+    end
+  end
+  local next_due = call('ZRANGE', index, 0, 0, 'WITHSCORES')
+  group.due = tonumber(next_due[2] or NEVER)
+  if served then
+    serve(topic, group)
+  end
+end
+
+-- Forgets what the topic has forgotten: settles that nobody repeats any more, and, of a group that has expired, events
+-- that it will never see.
+local function forget_before(topic, group)
+  local oldest, first = topic.first, group.first
+  while group.first < oldest do
+    local start = math.floor(group.first / PAGE) * PAGE
+    local past = at_most(start + PAGE, oldest)
+    if group.expired and group.first >= group.cursor then
+      group.lost = group.lost + oldest - group.first
+      group.first = oldest
+    elseif group.expired then
+      past = at_most(past, group.cursor)
+      for position = group.first, past - 1 do
+        local letter = find_letter(group, position)
+        local cell = not letter and find_cell(group, position)
+        if cell and not is_settled(cell) then
+          unindex(group, cell)
+          group.lost = group.lost + 1
+        end
+        if cell and cell.extra then
+          remove(group, 'x' .. int(position))
+        end
+      end
+      fill(group, group.first, past - group.first, string.rep('\0', CELL_BYTES))
+      group.first = past
+      budget = budget - 1
+    else
+      local page = page_of(group, start)
+      if past < start + PAGE or past > group.floor + 1 or budget <= 0 then
+        break
+      end
+      local forgettable = true
+      if oldest - group.first <= C.settles then
+        for nth = 0, PAGE - 1 do
+          local since = struct.unpack('>I7', string.sub(page, nth * CELL_BYTES + 20, nth * CELL_BYTES + 26))
+          forgettable = forgettable and since + C.ack_timeout <= now
+        end
+      end
+      if not forgettable then
+        break
+      end
+      for nth = 0, PAGE - 1 do
+        if string.byte(page, nth * CELL_BYTES + 2) >= 2 and not find_letter(group, start + nth) then
+          remove(group, 'x' .. int(start + nth))
+        end
+      end
+      group.first = past
+      budget = budget - 1
+    end
+    if group.first >= start + PAGE then
+      group.pages[start / PAGE] = BLANK
+      remove(group, 'p' .. int(start / PAGE))
+      call('ZREM', P .. 'due:' .. int(group.incarnation), page_item(start))
+    end
+  end
+  if group.first > first then
+    group.cursor = at_least(group.cursor, group.first)
+    advance(group)
+  end
+end
+
+-- Lets a group that had expired hold the floor again, and says what it has missed meanwhile.
+local function return_group(topic, group)
+  if group.expired then
+    forget_before(topic, group)
+    group.expired = false
+    if group.lost > 0 then
+      lose(topic, group, group.lost, topic.first)
+      group.lost = 0
+    end
+  end
+end

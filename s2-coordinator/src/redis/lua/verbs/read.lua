@@ -1,0 +1,35 @@
+-- read <topic> <start> <position> <limit>, where the start is `beginning`, `now`, `after` or `tail`
+local function verb()
+  local name, start, position, limit = ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+  local key, first, next_, average = P .. 'e:' .. name
+  if name == 's2.journal' then
+    key, first, next_, average = P .. 'journal', M.first, M.next, M.bytes / at_least(M.next - M.first, 1)
+  else
+    local topic = find_topic(name)
+    if topic then
+      first, next_, average = topic.first, topic.next, average_of(topic)
+    else
+      first = tonumber(call('HGET', P .. 'ended', name) or M.highest) + 1
+      next_, average = first, 0
+    end
+  end
+  local from = start == 'beginning' and first or start == 'now' and next_ or start == 'tail' and position or position + 1
+  if from < first then
+    return { 'not_retained', first }
+  end
+  local out = {}
+  for _, entry in ipairs(from < next_ and entries_from(key, from, limit, average) or {}) do
+    local fields, place = entry[2], #out
+    out[place + 1], out[place + 2] = id_position(entry), fields[2]
+    out[place + 3], out[place + 4] = fields[5] and fields[4] or '', fields[6] or fields[4]
+  end
+  if #out == 0 and start == 'tail' then
+    call('SADD', P .. 'tails:' .. name, CALLER)
+    if name == 's2.journal' then
+      M.tails = true
+    elseif topics[name] then
+      topics[name].tails = true
+    end
+  end
+  return { 'ok', from, out, first }
+end

@@ -1,0 +1,41 @@
+-- redrive <selection>: gives dead letters back to their groups.
+local function verb()
+  local found, after = select_letters()
+  local answers, there = {}, {}
+  for _, each in ipairs(found) do
+    if not find_group(each[2][3]) then
+      return { 'no_group', each[2][1], each[2][2] }
+    end
+    there[each[1]] = true
+    answers[#answers + 1] = { each[1], 0 }
+  end
+  for nth = 11, 10 + tonumber(ARGV[10]) do
+    local id = tonumber(ARGV[nth])
+    if not there[id] and call('HEXISTS', P .. 'letter', int(id)) == 0 then
+      if not call('ZSCORE', P .. 'redriven', int(id)) then
+        return { 'no_letter', id }
+      end
+      there[id] = true
+      answers[#answers + 1] = { id, 1 }
+    end
+  end
+  for _, each in ipairs(found) do
+    local id, header = each[1], each[2]
+    local event = cmsgpack.unpack(call('HGET', P .. 'letter:events', int(id)))
+    journal_letter('redrive', id, header)
+    call('ZADD', P .. 'redriven', now, int(id))
+    arm('redriven', now + C.window)
+    drop_letter(id, header)
+    local topic, group = make_topic(header[1]), find_group(header[3])
+    local cell = {
+      position = header[5], letter = { '', event[1], event[2], event[3] }, state = DEAD, consumer = 0,
+      delivery = header[11], born = header[11], attempts = 0, since = now, at = 0, extra = true, suspect = false,
+    }
+    group.revived = group.revived + (find_letter(group, cell.position) and 0 or 1)
+    save_extra(group, cell, { h = header[13] })
+    make_ready(group, cell, false)
+    serve(topic, group)
+  end
+  table.sort(answers, function(a, b) return a[1] < b[1] end)
+  return { 'ok', answers, after }
+end

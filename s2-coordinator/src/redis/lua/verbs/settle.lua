@@ -1,0 +1,171 @@
+-- settle (<topic> <group> <incarnation> <consumer> <n> (<position> <delivery> <verb> …)*)*
+--
+-- The verbs: `ack`; `commit <said> <n> <events>`; `nack <delay> <random> <has reason> <reason>`, where the delay may be
+-- empty; `dead <reason>`.
+
+local function backoff(attempts, random)
+  local full = at_most(C.backoff_base * 2 ^ at_most(attempts - 1, 31), C.backoff_max)
+  local half = math.floor(full / 2)
+  return half + math.floor((full - half) * random / 4294967296)
+end
+
+local function finish(topic, group, cell, state)
+  unindex(group, cell)
+  forgive(group, cell)
+  cell.state, cell.since = state, now
+  save_cell(group, cell)
+  after_settling(topic, group, cell)
+end
+
+local function give_back(topic, group, cell, consumer, delay, random, reason)
+  local at = now + (tonumber(delay) or backoff(cell.attempts, random))
+  local name = handler(group, consumer)
+  unindex(group, cell)
+  fail(group, cell, name, now, 'nacked', reason, at)
+  if at <= now then
+    make_ready(group, cell, false)
+  else
+    cell.state, cell.at, cell.suspect = DELAYED, at, false
+    group.returning = group.returning + 1
+    save_cell(group, cell)
+    arm_cell(topic, group, cell, at)
+  end
+  return { 'retrying', at }
+end
+
+local function commit(topic, group, position, said, events)
+  local answers, wrong = publish(events)
+  if not answers then
+    return wrong
+  end
+  local out = {}
+  for nth, answer in ipairs(answers) do
+    local duplicate = type(answer) == 'table'
+    out[nth] = { duplicate and answer[2] or events[nth][4], duplicate and answer[1] or answer, duplicate and 1 or 0 }
+  end
+  local cell = find_cell(group, position)
+  local extra = find_extra(group, cell)
+  extra.said, extra.out = said, out
+  save_extra(group, cell, extra)
+  finish(topic, group, cell, COMMITTED)
+  return { 'committed', out }
+end
+
+local function bury_now(topic, group, cell, position, kind, reason)
+  local id = bury(topic, group, cell, now, kind, reason)
+  return id and { 'dead', id } or { 'forgotten', position + 1 }
+end
+
+-- Acks of what was handed out once, all alike: written in one go.
+local function new_run(group, consumer)
+  return { group = group, consumer = consumer, from = 0, count = 0, settled = 0 }
+end
+
+local function write_run(run)
+  if run.count > 0 then
+    fill(run.group, run.from, run.count, run.acked)
+    run.settled, run.count = run.settled + run.count, 0
+  end
+end
+
+local function ack_in_run(run, position, delivery)
+  local group = run.group
+  if group.revived > 0 or position < group.first or position >= group.cursor then
+    return false
+  end
+  local raw = raw_cell(group, position)
+  if raw ~= run.raw then
+    local state, flags, consumer, current_delivery, born, attempts, _, at = struct.unpack(CELL, raw)
+    if state ~= IN_FLIGHT or flags ~= 0 or consumer ~= run.consumer then
+      return false
+    end
+    write_run(run)
+    run.raw, run.delivery = raw, current_delivery
+    run.acked = struct.pack(CELL, ACKED, 0, consumer, current_delivery, born, attempts, now, at)
+  end
+  if delivery ~= run.delivery then
+    return false
+  end
+  if position ~= run.from + run.count or run.count == 0 then
+    write_run(run)
+    run.from = position
+  end
+  run.count = run.count + 1
+  return true
+end
+
+local function end_run(topic, run)
+  write_run(run)
+  if run.settled > 0 then
+    local group = run.group
+    group.in_flight = group.in_flight - run.settled
+    local member = find_member(group, run.consumer)
+    if member then
+      member.in_flight = member.in_flight - run.settled
+      save_member(group, run.consumer, member)
+    end
+    run.settled, run.raw = 0, nil
+    advance(group)
+  end
+end
+
+-- Settles one delivery; answers with what became of it, and where its arguments end.
+local function settle(topic, group, consumer, position, delivery, verb, place)
+  local said, events, last, reason
+  if verb == 'commit' then
+    said, last = ARGV[place], place + 1
+    events, last = read_events(place + 1)
+  elseif verb == 'nack' then
+    reason, last = ARGV[place + 2] == '1' and ARGV[place + 3], place + 4
+  elseif verb == 'dead' then
+    last = place + 1
+  else
+    last = place
+  end
+  if not group then
+    return { 'stale', false }, last
+  end
+  local before, cell = answer_before(group, position, consumer, delivery, verb, said)
+  if before then
+    return before, last
+  elseif verb == 'ack' then
+    finish(topic, group, cell, ACKED)
+    return 'acked', last
+  elseif verb == 'commit' then
+    return commit(topic, group, position, said, events), last
+  elseif verb == 'dead' then
+    return bury_now(topic, group, cell, position, 'refused', ARGV[place]), last
+  elseif cell.attempts >= group.deliveries then
+    return bury_now(topic, group, cell, position, 'nacked', reason), last
+  end
+  return give_back(topic, group, cell, consumer, ARGV[place], tonumber(ARGV[place + 1]), reason), last
+end
+
+local function verb()
+  local answers, place = {}, 5
+  while place <= #ARGV do
+    local name, incarnation, consumer = ARGV[place + 1], tonumber(ARGV[place + 2]), tonumber(ARGV[place + 3])
+    local count, first = tonumber(ARGV[place + 4]), tonumber(ARGV[place + 5])
+    local group, topic = find_place(incarnation, consumer, { first }, ARGV[place], name)
+    place = place + 5
+    local run = group and new_run(group, consumer)
+    for _ = 1, count do
+      local position, delivery, what = tonumber(ARGV[place]), tonumber(ARGV[place + 1]), ARGV[place + 2]
+      place = place + 3
+      if run and what == 'ack' and ack_in_run(run, position, delivery) then
+        answers[#answers + 1] = 'acked'
+      else
+        if run then
+          end_run(topic, run)
+        end
+        answers[#answers + 1], place = settle(topic, group, consumer, position, delivery, what, place)
+      end
+    end
+    if group then
+      end_run(topic, run)
+      serve(topic, group)
+      trim(topic)
+    end
+  end
+  return { 'ok', answers }
+end

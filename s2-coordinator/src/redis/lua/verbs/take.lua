@@ -1,0 +1,57 @@
+-- take <incarnation> <consumer> <ticket> <done> <max> <wait>
+
+-- What was handed out under a ticket before and is still in the hands of the member.
+local function replay(topic, group, consumer, ranges)
+  local out = {}
+  for place = 1, #ranges, 2 do
+    for position = ranges[place], ranges[place] + ranges[place + 1] - 1 do
+      local cell = find_cell(group, position)
+      local event = cell and cell.state == IN_FLIGHT and cell.consumer == consumer and event_of(topic, cell)
+      if event then
+        local end_ = #out
+        out[end_ + 1], out[end_ + 2], out[end_ + 3], out[end_ + 4] =
+          struct.pack(INFO, position, cell.delivery, cell.attempts, cell.at), event[1], event[2], event[3]
+      end
+    end
+  end
+  return out
+end
+
+local function verb()
+  local incarnation, consumer = tonumber(ARGV[5]), tonumber(ARGV[6])
+  local ticket, done, max, wait = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10] == '1'
+  local group, topic = find_place(incarnation, consumer)
+  if not group then
+    return topic
+  end
+  local member = find_member(group, consumer)
+  if not member or member.gone then
+    return { 'lost' }
+  elseif ticket <= member.done then
+    return { 'superseded' }
+  end
+  member.done, member.process = at_least(member.done, done), CALLER
+  local out
+  for _, answer in ipairs(member.answers) do
+    if answer[1] == ticket then
+      out = replay(topic, group, consumer, answer[2])
+    end
+  end
+  if not out or #out == 0 then
+    out = hand_out(topic, group, consumer, member, max, ticket)
+  end
+  if #out > 0 or not wait then
+    stop_waiting(topic, group, consumer, member)
+  elseif not member.wait then
+    call('ZADD', P .. 'w:' .. int(group.incarnation), 'NX', number(), int(consumer))
+    group.waiting = group.waiting + 1
+    if group.waiting == 1 then
+      table.insert(topic.waiting, group.incarnation)
+    end
+  end
+  member.wait = #out == 0 and wait and { ticket, max } or false
+  save_member(group, consumer, member)
+  -- Whoever was woken for more than it could take passes the word on.
+  serve(topic, group)
+  return { 'ok', out }
+end

@@ -1,0 +1,36 @@
+//! The fleet on a Redis server, over many processes.
+//!
+//! Everything that a fleet has lies under keys with one hash tag, and every mutation is one Lua script: that is the same
+//! step as in memory, written a second time. A process needs one connection: scripts run over it, and what the process
+//! waits for is pushed to it. So a thousand idle consumers cost nothing but a sign of life now and then.
+//!
+//! A consumer that waits is queued in Redis. Whoever publishes hands the event out in the same step, so that it arrives
+//! without another round trip; a push that is lost is fetched again under the ticket of the wait.
+
+// Talking to the server.
+mod failure;
+mod reply;
+mod script;
+mod scripts;
+mod post;
+mod link;
+// What events and letters look like there.
+mod codec;
+// The fleet.
+mod store;
+mod read;
+mod publish;
+mod keeper;
+mod journal;
+mod inbox;
+mod settle;
+mod subscription;
+mod tail;
+mod bus;
+
+pub use bus::RedisBus;
+pub use inbox::RedisInbox;
+pub use journal::RedisJournal;
+pub use reply::Reply;
+pub use script::Script;
+pub use store::{RedisStore, RedisStoreBuilder};

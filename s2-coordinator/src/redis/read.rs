@@ -1,0 +1,90 @@
+//! Reading a stream.
+
+use std::sync::Arc;
+
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::event::{Event, Position};
+use crate::name::Topic;
+use crate::redis::codec;
+use crate::redis::reply::Reply;
+use crate::redis::scripts::READ;
+use crate::redis::store::{Call, RedisStore};
+use crate::start::Start;
+
+/// What was read of a topic.
+#[derive(Debug)]
+pub(super) struct Read {
+    /// Where reading began.
+    pub(super) from: Position,
+    /// The oldest that is retained, or the next one.
+    pub(super) oldest: Position,
+    topic: Topic,
+    answer: Reply,
+}
+
+impl Read {
+    fn parts(&self) -> Result<impl Iterator<Item = (Position, &[Reply])>, Error> {
+        let parts = self.answer.get(2).and_then(Reply::as_list).ok_or_else(|| self.unexpected())?;
+        Ok(parts.chunks(4).filter_map(|parts| Some((Position::new(parts.first()?.as_u64()?), parts))))
+    }
+
+    fn unexpected(&self) -> Error {
+        Call::unexpected(READ, &self.answer)
+    }
+
+    pub(super) fn events(&self) -> Result<Vec<Arc<Event>>, Error> {
+        if self.topic == Topic::JOURNAL {
+            return Ok(self.entries()?.iter().map(|entry| Arc::new(entry.to_event())).collect());
+        }
+        let event = |(position, parts): (Position, &[Reply])| {
+            let parts = [parts.get(1)?.as_bytes()?, parts.get(2)?.as_bytes()?, parts.get(3)?.as_bytes()?];
+            codec::event(&self.topic, position, parts).map(Arc::new)
+        };
+        self.parts()?.map(|each| event(each).ok_or_else(|| self.unexpected())).collect()
+    }
+
+    pub(super) fn entries(&self) -> Result<Vec<Entry>, Error> {
+        let entry = |(position, parts): (Position, &[Reply])| {
+            codec::entry(position, parts.get(1)?.as_bytes()?, parts.get(3)?.as_bytes()?)
+        };
+        self.parts()?.map(|each| entry(each).ok_or_else(|| self.unexpected())).collect()
+    }
+}
+
+impl RedisStore {
+    /// At most `limit` events from a start on.
+    pub(super) async fn read(&self, topic: &Topic, start: Start, limit: usize) -> Result<Read, Error> {
+        let (kind, position) = match start {
+            Start::Beginning => ("beginning", Position::ORIGIN),
+            Start::Now => ("now", Position::ORIGIN),
+            Start::After(position) => ("after", position),
+        };
+        self.read_as(topic, kind, position, limit).await
+    }
+
+    /// The events from a position on; where there are none, this process will be told of the next one.
+    pub(super) async fn follow(&self, topic: &Topic, from: Position, limit: usize) -> Result<Read, Error> {
+        self.read_as(topic, "tail", from, limit).await
+    }
+
+    async fn read_as(&self, topic: &Topic, kind: &str, position: Position, limit: usize) -> Result<Read, Error> {
+        let mut call = self.call_again(READ);
+        call.arg(topic.as_str());
+        call.arg(kind);
+        call.number(position);
+        call.number(limit);
+        let answer = call.answer().await?;
+        let number = |nth: usize| answer.get(nth).and_then(Reply::as_u64).map(Position::new);
+        match (answer.get(0).and_then(Reply::as_str), number(1)) {
+            (Some("ok"), Some(from)) => {
+                let oldest = number(3).unwrap_or(from);
+                Ok(Read { from, oldest, topic: topic.clone(), answer })
+            }
+            (Some("not_retained"), Some(oldest)) => {
+                Err(Error::NotRetained { topic: topic.clone(), position, oldest })
+            }
+            _ => Err(Call::unexpected(READ, &answer)),
+        }
+    }
+}

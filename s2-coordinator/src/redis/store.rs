@@ -1,0 +1,387 @@
+//! One fleet on a Redis server, as one process sees it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::config::{Config, Retention};
+use crate::error::Error;
+use crate::invalid::Invalid;
+use crate::random::Random;
+use crate::redis::failure::Failure;
+use crate::redis::link::{Link, Patience};
+use crate::redis::post::Post;
+use crate::redis::reply::Reply;
+use crate::redis::script::{Script, constants};
+use crate::swarm::SwarmId;
+use crate::time::Timestamp;
+
+/// A process gives a sign of life that often.
+pub(super) const BEAT: Duration = Duration::from_secs(2);
+
+/// A process that has said nothing for so long counts as gone, unless the ack timeout is longer.
+const GONE_AFTER: Duration = Duration::from_secs(6);
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The layout of the keys.
+pub(super) const LAYOUT: &str = "1";
+
+/// How often a script may ask to be called again before something must be wrong.
+const MOST_CALLS: usize = 100_000;
+
+pub(super) struct Shared {
+    pub(super) link: Link,
+    pub(super) post: Arc<Post>,
+    pub(super) config: Config,
+    pub(super) clock: Option<Arc<dyn Clock>>,
+    /// Which handles of this process wait in which groups.
+    pub(super) members: Mutex<HashMap<u64, Arc<Membership>>>,
+    /// When something is due next, as far as this process knows, by the clock of the fleet.
+    pub(super) due: Mutex<Timestamp>,
+    pub(super) rearm: Arc<Notify>,
+    /// The clock of the fleet, as read at some instant.
+    pub(super) read: Mutex<Option<(Instant, Timestamp)>>,
+    /// Whether the keeper runs.
+    pub(super) keeps: AtomicBool,
+    fleet: String,
+    prefix: String,
+    process: String,
+    random: Mutex<Random>,
+    numbers: AtomicU64,
+    lanes: Mutex<Vec<u32>>,
+    last_lane: AtomicU64,
+}
+
+/// What the keeper watches over: one consumer.
+#[derive(Debug)]
+pub(super) struct Membership {
+    pub(super) incarnation: AtomicU64,
+    pub(super) consumer: AtomicU64,
+    /// The ticket under which it waits, or zero.
+    pub(super) waits: AtomicU64,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet").field("fleet", &self.fleet).field("process", &self.process).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.rearm.notify_one();
+    }
+}
+
+/// A fleet on a Redis server. Clones are the same process of the same fleet.
+///
+/// Everything lies under keys that begin with `s2:{fleet}:`, in one slot, so that it runs on a cluster, too. Every mutation
+/// is one script and so one atomic step. A call whose reply is lost is repeated under its number and gets the first answer;
+/// so a call fails with [`Error::Backend`] only when the server stays away for longer than patience lasts, and waits do
+/// not fail at all.
+///
+/// ```no_run
+/// # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+/// use s2_coordinator::{RedisStore, SwarmId};
+///
+/// let store = RedisStore::connect("redis://127.0.0.1", SwarmId::new("telephony")?).await?;
+/// let bus = store.bus();
+/// # let _ = bus;
+/// # Ok(()) }
+/// ```
+///
+/// The server must be version 7.0 or newer, with the policy `noeviction`. What it promises to keep, S² keeps: with
+/// `appendfsync always` everything that was answered; with `everysec`, a server that is killed may forget the last second,
+/// answers included.
+#[derive(Clone, Debug)]
+pub struct RedisStore {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl RedisStore {
+    /// The fleet of this name on the server at `url` (`redis://` or, with feature `redis-tls`, `rediss://`).
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisStoreBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn connect(url: &str, fleet: SwarmId) -> Result<Self, Error> {
+        Self::builder(fleet).connect(url).await
+    }
+
+    /// A fleet with settings of its own.
+    pub fn builder(fleet: SwarmId) -> RedisStoreBuilder {
+        let mut config = Config::default();
+        config.journal = Retention { bytes: 1024 * 1024 * 1024, age: Some(7 * DAY) };
+        RedisStoreBuilder { fleet, config, clock: None, seed: None, patience: Patience::default() }
+    }
+
+    /// The settings of this process.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Runs a host's own script as one step of the fleet. Keys are given the prefix of the fleet. The call may be repeated
+    /// after a lost reply: it happens once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`] when the server stays away or the script fails.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may or may not have happened.
+    pub async fn call(&self, script: &'static Script, keys: &[&str], args: &[&[u8]]) -> Result<Reply, Error> {
+        let mut call = self.call_once(script);
+        call.keys(keys);
+        args.iter().for_each(|arg| call.arg(*arg));
+        call.answer().await
+    }
+
+    /// Rises when a script of any process wakes `name`, and when one may have done so unheard.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoRuntime`].
+    pub fn listen(&self, name: &str) -> Result<watch::Receiver<u64>, Error> {
+        crate::redis::keeper::ensure(&self.shared)?;
+        Ok(self.shared.post.wake(name))
+    }
+
+    pub(super) fn random(&self) -> MutexGuard<'_, Random> {
+        self.shared.random.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number that this process has not used.
+    pub(super) fn number(&self) -> u64 {
+        self.shared.number()
+    }
+
+    /// A call that may be repeated as it is.
+    pub(super) fn call_again(&self, script: &'static Script) -> Call<'_> {
+        self.shared.call_again(script)
+    }
+
+    /// A call that must not happen twice.
+    pub(super) fn call_once(&self, script: &'static Script) -> Call<'_> {
+        let lane = Lane::take(&self.shared);
+        let mut call = self.shared.call_again(script);
+        call.args[Call::LANE] = lane.number.to_string().into();
+        call.args[Call::LANE + 1] = self.number().to_string().into();
+        call.lane = Some(lane);
+        call
+    }
+
+    /// Something is due at `at`: this process sees to it.
+    pub(super) fn arm(&self, at: Timestamp) {
+        self.shared.arm(at);
+    }
+}
+
+impl Shared {
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn call_again(&self, script: &'static Script) -> Call<'_> {
+        let now = self.clock.as_ref().map(|clock| clock.now().as_micros().to_string()).unwrap_or_default();
+        let head = ["1".to_owned(), self.prefix.clone(), self.process.clone(), now, String::new(), String::new()];
+        Call { shared: self, script, args: head.map(String::into_bytes).into(), keys: 0, lane: None }
+    }
+
+    pub(super) fn arm(&self, at: Timestamp) {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        if at < *due {
+            *due = at;
+            self.rearm.notify_one();
+        }
+    }
+}
+
+/// One call of a script in the making.
+pub(super) struct Call<'a> {
+    shared: &'a Shared,
+    script: &'static Script,
+    /// The number of keys, the keys, and the arguments: the process, the time, lane and number of the request, the rest.
+    args: Vec<Vec<u8>>,
+    keys: usize,
+    lane: Option<Lane<'a>>,
+}
+
+impl Call<'_> {
+    const KEYS: usize = 0;
+    const LANE: usize = 4;
+
+    fn keys(&mut self, keys: &[&str]) {
+        let prefix = &self.shared.prefix;
+        let keys: Vec<Vec<u8>> = keys.iter().map(|key| format!("{prefix}{key}").into()).collect();
+        self.keys = keys.len();
+        self.args.splice(2..2, keys);
+        self.args[Self::KEYS] = (self.keys + 1).to_string().into();
+    }
+
+    /// Adds an argument.
+    pub(super) fn arg(&mut self, arg: impl Into<Vec<u8>>) {
+        self.args.push(arg.into());
+    }
+
+    /// Adds a number.
+    pub(super) fn number(&mut self, number: impl fmt::Display) {
+        self.args.push(number.to_string().into());
+    }
+
+    /// Runs it until everything that was due is done, and answers with what the verb said.
+    pub(super) async fn answer(self) -> Result<Reply, Error> {
+        let script = self.script.name();
+        for _ in 0..MOST_CALLS {
+            let reply = self.shared.link.run(self.script, &self.args).await?;
+            match reply.get(0).and_then(Reply::as_str) {
+                Some("again") => {}
+                Some("layout") => {
+                    let found = reply.get(1).and_then(Reply::as_str).unwrap_or_default().to_owned();
+                    return Err(Error::LayoutMismatch { found, expected: LAYOUT });
+                }
+                _ => return Ok(reply),
+            }
+        }
+        Err(Failure::Unexpected { script, answer: "again, and again".to_owned() }.into())
+    }
+
+    /// The error that says the answer makes no sense.
+    pub(super) fn unexpected(script: &'static Script, answer: &Reply) -> Error {
+        let answer: String = format!("{answer:?}").chars().take(200).collect();
+        Failure::Unexpected { script: script.name(), answer }.into()
+    }
+}
+
+/// A place for the answer to one request at a time: so a process leaves no more answers behind than it had requests at once.
+struct Lane<'a> {
+    shared: &'a Shared,
+    number: u32,
+}
+
+impl<'a> Lane<'a> {
+    fn take(shared: &'a Shared) -> Self {
+        let free = shared.lanes.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let another = || u32::try_from(shared.last_lane.fetch_add(1, Ordering::Relaxed)).unwrap_or(u32::MAX);
+        Self { shared, number: free.unwrap_or_else(another) }
+    }
+}
+
+impl Drop for Lane<'_> {
+    fn drop(&mut self) {
+        self.shared.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(self.number);
+    }
+}
+
+/// Settings of a [`RedisStore`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it connects"]
+pub struct RedisStoreBuilder {
+    fleet: SwarmId,
+    config: Config,
+    clock: Option<Arc<dyn Clock>>,
+    seed: Option<u64>,
+    patience: Patience,
+}
+
+impl RedisStoreBuilder {
+    /// Sets how the fleet behaves, as far as this process is concerned. Unless set, it is [`Config::default`] with a journal
+    /// of 1 GiB and 7 days.
+    pub fn with_config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets another clock than the server's. For tests: all processes of a fleet must have the same.
+    pub fn with_clock(mut self, clock: Arc<impl Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Makes ids and jitter repeatable. For tests.
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Sets for how long a call is tried again while the server is away: 30 s unless set.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience.trying = patience;
+        self
+    }
+
+    /// Sets how long the server may take to answer before the connection is given up: 5 s unless set. It must be longer than
+    /// any pause of the server, else the pause becomes an outage.
+    pub fn with_response_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.answering = timeout;
+        self
+    }
+
+    /// Sets how long a connection may take to be made: 2 s unless set.
+    pub fn with_connection_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.connecting = timeout;
+        self
+    }
+
+    /// Connects to the server and checks that it can be trusted with the fleet.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::check`]; [`Error::Invalid`] for a fleet whose name is no hash tag; [`Error::LayoutMismatch`];
+    /// [`Error::NoRuntime`]; [`Error::Backend`], which says whether the URL is wrong, the server cannot be reached, is too
+    /// old, or may evict what it holds.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn connect(self, url: &str) -> Result<RedisStore, Error> {
+        self.config.check()?;
+        let fleet = self.fleet.as_str().to_owned();
+        if fleet.contains(['{', '}']) {
+            return Err(Invalid::new("fleet", &fleet, "braces mark the hash tag of its keys").into());
+        }
+        let gone_after = GONE_AFTER.max(self.config.ack_timeout);
+        let constants = constants(&self.config, u64::try_from(gone_after.as_micros()).unwrap_or(u64::MAX));
+        let prefix = format!("s2:{{{fleet}}}:");
+        // Two processes with one name would take each other's answers, so a seed does not decide it.
+        let process = format!("{:032x}", Random::from_system().bits());
+        let channels = [format!("{prefix}p:{process}"), format!("{prefix}wake")];
+        let post = Arc::new(Post::default());
+        let link = Link::new(url, channels, constants, self.patience, Arc::clone(&post))?;
+        let shared = Shared {
+            link,
+            post,
+            config: self.config,
+            clock: self.clock,
+            members: Mutex::default(),
+            due: Mutex::new(Timestamp::MAX),
+            rearm: Arc::new(Notify::new()),
+            read: Mutex::default(),
+            keeps: AtomicBool::new(false),
+            fleet,
+            prefix,
+            process,
+            random: Mutex::new(self.seed.map_or_else(Random::from_system, Random::from_seed)),
+            numbers: AtomicU64::new(0),
+            lanes: Mutex::default(),
+            last_lane: AtomicU64::new(0),
+        };
+        let store = RedisStore { shared: Arc::new(shared) };
+        crate::redis::keeper::ensure(&store.shared)?;
+        store.shared.link.connect().await?;
+        store.call_again(crate::redis::scripts::BEAT).answer().await?;
+        Ok(store)
+    }
+}

@@ -1,0 +1,89 @@
+//! Fleets on a Redis server of the test's own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use s2_coordinator::conformance::{Backend, Fleet};
+use s2_coordinator::{Config, EventBus, Inbox, Journal, ManualClock, RedisStore, SwarmId};
+
+use crate::START;
+use crate::servers::RedisServer;
+
+/// Fleets on one server, on clocks that stand still until a test moves them.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    server: Arc<RedisServer>,
+}
+
+impl Redis {
+    /// Fleets on `server`.
+    #[must_use]
+    pub fn on(server: Arc<RedisServer>) -> Self {
+        Self { server }
+    }
+
+    /// Fleets on a server that keeps nothing when it ends.
+    #[must_use]
+    pub fn volatile() -> Self {
+        Self::on(Arc::new(RedisServer::start_volatile()))
+    }
+}
+
+/// A fleet on Redis and its clock.
+#[derive(Debug)]
+pub struct RedisFleet {
+    /// The fleet.
+    pub store: RedisStore,
+    /// Its clock.
+    pub clock: Arc<ManualClock>,
+}
+
+/// A name that no other fleet of this process has.
+#[must_use]
+pub fn unique_name() -> SwarmId {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let number = LAST.fetch_add(1, Ordering::Relaxed);
+    SwarmId::new(format!("fleet-{number}")).expect("a valid name")
+}
+
+impl RedisFleet {
+    /// A fleet whose ids and jitter repeat.
+    ///
+    /// # Panics
+    ///
+    /// When the configuration is not valid or the server cannot be reached.
+    pub async fn new(server: &RedisServer, config: Config) -> Self {
+        let clock = Arc::new(ManualClock::new(START));
+        let builder = RedisStore::builder(unique_name()).with_config(config).with_seed(7);
+        let store = builder.with_clock(Arc::clone(&clock)).connect(&server.url()).await.expect("a fleet");
+        Self { store, clock }
+    }
+}
+
+#[async_trait]
+impl Backend for Redis {
+    async fn fleet(&self, config: Config) -> Box<dyn Fleet> {
+        Box::new(RedisFleet::new(&self.server, config).await)
+    }
+}
+
+#[async_trait]
+impl Fleet for RedisFleet {
+    fn bus(&self) -> Arc<dyn EventBus> {
+        Arc::new(self.store.bus())
+    }
+
+    fn inbox(&self) -> Option<Arc<dyn Inbox>> {
+        Some(Arc::new(self.store.inbox()))
+    }
+
+    fn journal(&self) -> Option<Arc<dyn Journal>> {
+        Some(Arc::new(self.store.journal()))
+    }
+
+    async fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+}
