@@ -40,7 +40,7 @@ impl From<Failure> for Error {
 /// What to do about an error of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cure {
-    /// The server does not have the script (any more).
+    /// The server does not have the library (any more).
     Load,
     /// Wait a little and try again.
     Wait,
@@ -52,7 +52,7 @@ pub(super) enum Cure {
 
 pub(super) fn cure(error: &RedisError) -> Cure {
     match error.kind() {
-        ErrorKind::Server(ServerErrorKind::NoScript) => Cure::Load,
+        _ if error.to_string().contains("Function not found") => Cure::Load,
         ErrorKind::Server(
             ServerErrorKind::BusyLoading
             | ServerErrorKind::TryAgain

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, Cmd, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
+use redis::{AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
 use tokio::time::Instant;
 
 use crate::redis::failure::{Cure, Failure, cure};
 use crate::redis::post::Post;
 use crate::redis::reply::Reply;
-use crate::redis::script::Script;
+use crate::redis::script::{Library, Script};
+use crate::redis::scripts::ALL;
 
 /// How patient a process is.
 #[derive(Clone, Copy, Debug)]
@@ -58,10 +59,11 @@ pub(super) struct Link {
     client: Client,
     address: String,
     channels: [String; 2],
-    constants: String,
     patience: Patience,
+    library: Library,
     line: tokio::sync::Mutex<Line>,
-    hashes: Mutex<HashMap<&'static str, String>>,
+    /// Libraries of hosts, by the name of their only script.
+    foreign: Mutex<HashMap<&'static str, Arc<Library>>>,
     post: Arc<Post>,
 }
 
@@ -76,7 +78,6 @@ impl Link {
     pub(super) fn new(
         url: &str,
         channels: [String; 2],
-        constants: String,
         patience: Patience,
         post: Arc<Post>,
     ) -> Result<Self, Failure> {
@@ -86,8 +87,8 @@ impl Link {
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let client = Client::open(info).map_err(|error| Failure::Address { address: hide(url), reason: error.to_string() })?;
-        let (line, hashes) = (tokio::sync::Mutex::default(), Mutex::default());
-        Ok(Self { client, address, channels, constants, patience, line, hashes, post })
+        let (library, line) = (Library::new(ALL), tokio::sync::Mutex::default());
+        Ok(Self { client, address, channels, patience, library, line, foreign: Mutex::default(), post })
     }
 
     /// Connects, and checks that the server can be trusted with work.
@@ -211,37 +212,42 @@ impl Link {
         args: &[impl AsRef<[u8]>],
     ) -> Result<Reply, RedisError> {
         let mut connection = open.connection.clone();
-        let known = self.hashes.lock().unwrap_or_else(PoisonError::into_inner).get(script.name()).cloned();
-        let hash = match known {
-            Some(hash) => hash,
-            None => self.load(&mut connection, script).await?,
+        let foreign;
+        let library = if ALL.iter().any(|own| std::ptr::eq(*own, script)) {
+            &self.library
+        } else {
+            foreign = self.library_of(script);
+            &foreign
         };
-        match connection.req_packed_command(&command(&hash, args)).await.and_then(Value::extract_error) {
+        let mut call = redis::cmd("FCALL");
+        call.arg(library.function(script));
+        for arg in args {
+            call.arg(arg.as_ref());
+        }
+        match connection.req_packed_command(&call).await.and_then(Value::extract_error) {
             Err(error) if cure(&error) == Cure::Load => {
-                let hash = self.load(&mut connection, script).await?;
-                connection.req_packed_command(&command(&hash, args)).await.and_then(Value::extract_error)
+                load(&mut connection, library).await?;
+                connection.req_packed_command(&call).await.and_then(Value::extract_error)
             }
             answer => answer,
         }
         .map(Reply::from)
     }
 
-    async fn load(&self, connection: &mut MultiplexedConnection, script: &'static Script) -> Result<String, RedisError> {
-        let mut load = redis::cmd("SCRIPT");
-        load.arg("LOAD").arg(script.source(&self.constants));
-        let hash: String = load.query_async(connection).await?;
-        self.hashes.lock().unwrap_or_else(PoisonError::into_inner).insert(script.name(), hash.clone());
-        Ok(hash)
+    fn library_of(&self, script: &'static Script) -> Arc<Library> {
+        let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(foreign.entry(script.name()).or_insert_with(|| Arc::new(Library::new(&[script]))))
     }
 }
 
-fn command(hash: &str, args: &[impl AsRef<[u8]>]) -> Cmd {
-    let mut command = redis::cmd("EVALSHA");
-    command.arg(hash);
-    for arg in args {
-        command.arg(arg.as_ref());
+async fn load(connection: &mut MultiplexedConnection, library: &Library) -> Result<(), RedisError> {
+    let mut load = redis::cmd("FUNCTION");
+    load.arg("LOAD").arg(&library.source);
+    match connection.req_packed_command(&load).await.and_then(Value::extract_error) {
+        // Another process was quicker.
+        Err(error) if error.to_string().contains("already exists") => Ok(()),
+        loaded => loaded.map(drop),
     }
-    command
 }
 
 async fn info(connection: &mut MultiplexedConnection, section: &str) -> Result<String, RedisError> {

@@ -3,12 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
 use crate::redis::reply::Reply;
 
-/// What one consumer was told: under which ticket, and the deliveries, unless they are to be fetched.
-pub(super) type Told = (u64, Option<Reply>);
+/// What one consumer was told: under which ticket, and the deliveries as a script packed them, unless they are to be fetched.
+pub(super) type Told = (u64, Option<Bytes>);
 
 /// The letterbox of one consumer.
 #[derive(Debug, Default)]
@@ -24,7 +25,7 @@ impl Letterbox {
     }
 
     /// What was told under this ticket. What came under others is no longer of interest.
-    fn get(&self, ticket: u64) -> Option<Option<Reply>> {
+    fn get(&self, ticket: u64) -> Option<Option<Bytes>> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = None;
         told.retain_mut(|(other, deliveries)| {
@@ -37,7 +38,7 @@ impl Letterbox {
     }
 
     /// Waits for what is told under a ticket.
-    pub(super) async fn told(&self, ticket: u64) -> Option<Reply> {
+    pub(super) async fn told(&self, ticket: u64) -> Option<Bytes> {
         loop {
             if let Some(found) = self.get(ticket) {
                 return found;
@@ -156,7 +157,7 @@ impl Post {
                 let (Some(consumer), Some(ticket)) = (consumer.as_u64(), ticket.as_u64()) else { return };
                 let boxes = self.boxes.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(letterbox) = boxes.get(&consumer) {
-                    letterbox.put((ticket, Some(deliveries).filter(|deliveries| deliveries.as_list().is_some())));
+                    letterbox.put((ticket, deliveries.as_bytes().cloned()));
                 }
             }
             (Some("tail"), Some(topic), ..) => self.raise(&self.tails, topic.as_str().unwrap_or_default()),

@@ -3,27 +3,30 @@
 use crate::redis::script::Script;
 
 macro_rules! scripts {
-    ($($name:ident: $file:literal;)*) => {
-        $(pub(super) const $name: &Script = &Script::new($file, include_str!(concat!("lua/verbs/", $file, ".lua")));)*
+    ($($name:ident: $kind:ident $file:literal;)*) => {
+        $(pub(super) const $name: &Script = &Script::$kind($file, include_str!(concat!("lua/verbs/", $file, ".lua")));)*
+
+        /// All of them.
+        pub(super) const ALL: &[&Script] = &[$($name),*];
     };
 }
 
 scripts! {
-    PUBLISH: "publish";
-    JOIN: "join";
-    TAKE: "take";
-    CANCEL: "cancel";
-    LEAVE: "leave";
-    SETTLE: "settle";
-    EXTEND: "extend";
-    READ: "read";
-    GROUPS: "groups";
-    REMOVE_GROUP: "remove_group";
-    DEAD_LETTERS: "dead_letters";
-    REDRIVE: "redrive";
-    PURGE: "purge";
-    ESCALATE: "escalate";
-    PENDING: "pending";
-    RESOLVE: "resolve";
-    BEAT: "beat";
+    PUBLISH: new "publish";
+    JOIN: new "join";
+    TAKE: frees "take";
+    CANCEL: frees "cancel";
+    LEAVE: frees "leave";
+    SETTLE: frees "settle";
+    EXTEND: frees "extend";
+    READ: frees "read";
+    GROUPS: frees "groups";
+    REMOVE_GROUP: frees "remove_group";
+    DEAD_LETTERS: frees "dead_letters";
+    REDRIVE: new "redrive";
+    PURGE: frees "purge";
+    ESCALATE: new "escalate";
+    PENDING: frees "pending";
+    RESOLVE: frees "resolve";
+    BEAT: frees "beat";
 }

@@ -44,26 +44,37 @@ impl RedisStore {
         }
         let mut call = self.call_again(SETTLE);
         for run in settlements.chunk_by(|one, next| one.0.recipient() == next.0.recipient()) {
-            let recipient = run[0].0.recipient();
-            write_recipient(&mut call, recipient);
-            call.number(run.len());
-            for (receipt, settlement) in run {
+            write_recipient(&mut call, run[0].0.recipient());
+            let items = || run.chunk_by(|one, next| follows(one, next));
+            call.number(items().count());
+            for item in items() {
+                let (receipt, settlement) = item[0];
                 call.number(receipt.position());
                 call.number(receipt.delivery());
-                self.write_settlement(&mut call, settlement);
+                if item.len() > 1 {
+                    call.arg("acks");
+                    call.number(item.len());
+                } else {
+                    self.write_settlement(&mut call, settlement);
+                }
             }
         }
         let answer = call.answer().await?;
-        let answers = answer.get(1).and_then(Reply::as_list).filter(|answers| answers.len() == settlements.len());
-        let answers = answers.ok_or_else(|| Call::unexpected(SETTLE, &answer))?;
-        let one = |(answer, each): (&Reply, &&(Receipt, Settlement))| match self.settled(answer, &each.0) {
-            Ok(Settled::Retrying(at)) => {
-                self.arm(at);
-                Ok(Settled::Retrying(at))
+        let unexpected = || Call::unexpected(SETTLE, &answer);
+        let mut settled = Vec::with_capacity(settlements.len());
+        for one in answer.get(1).and_then(Reply::as_list).ok_or_else(unexpected)? {
+            if let Some(acked) = one.as_u64() {
+                settled.extend((0..acked).map(|_| Ok(Settled::Acked)));
+                continue;
             }
-            other => other,
-        };
-        Ok(answers.iter().zip(settlements).map(one).collect())
+            let receipt = settlements.get(settled.len()).ok_or_else(unexpected)?;
+            settled.push(self.settled(one, &receipt.0).inspect(|settled| {
+                if let Settled::Retrying(at) = settled {
+                    self.arm(*at);
+                }
+            }));
+        }
+        if settled.len() == settlements.len() { Ok(settled) } else { Err(unexpected()) }
     }
 
     fn write_settlement(&self, call: &mut Call<'_>, settlement: &Settlement) {
@@ -92,9 +103,6 @@ impl RedisStore {
     /// What a script says became of a delivery.
     fn settled(&self, answer: &Reply, receipt: &Receipt) -> Result<Settled, Error> {
         let unexpected = || Call::unexpected(SETTLE, answer);
-        if answer.as_str() == Some("acked") {
-            return Ok(Settled::Acked);
-        }
         let number = || answer.get(1).and_then(Reply::as_u64).ok_or_else(unexpected);
         match answer.get(0).and_then(Reply::as_str) {
             Some("acked") => Ok(Settled::Acked),
@@ -148,6 +156,13 @@ impl RedisStore {
             _ => Err(self.not_settled(&answer, receipt).unwrap_or_else(|| Call::unexpected(EXTEND, &answer))),
         }
     }
+}
+
+/// Whether two acks are of events in a row, handed out as often.
+fn follows(one: &(Receipt, Settlement), next: &(Receipt, Settlement)) -> bool {
+    matches!((&one.1, &next.1), (Settlement::Ack, Settlement::Ack))
+        && one.0.position().next() == next.0.position()
+        && one.0.delivery() == next.0.delivery()
 }
 
 fn write_recipient(call: &mut Call<'_>, recipient: &Recipient) {

@@ -18,7 +18,7 @@ use crate::redis::failure::Failure;
 use crate::redis::link::{Link, Patience};
 use crate::redis::post::Post;
 use crate::redis::reply::Reply;
-use crate::redis::script::{Script, constants};
+use crate::redis::script::{Script, settings};
 use crate::swarm::SwarmId;
 use crate::time::Timestamp;
 
@@ -53,6 +53,7 @@ pub(super) struct Shared {
     fleet: String,
     prefix: String,
     process: String,
+    settings: String,
     random: Mutex<Random>,
     numbers: AtomicU64,
     lanes: Mutex<Vec<u32>>,
@@ -177,8 +178,7 @@ impl RedisStore {
     pub(super) fn call_once(&self, script: &'static Script) -> Call<'_> {
         let lane = Lane::take(&self.shared);
         let mut call = self.shared.call_again(script);
-        call.args[Call::LANE] = lane.number.to_string().into();
-        call.args[Call::LANE + 1] = self.number().to_string().into();
+        call.args[Call::LANE] = format!("{} {}", lane.number, self.number()).into();
         call.lane = Some(lane);
         call
     }
@@ -196,7 +196,8 @@ impl Shared {
 
     pub(super) fn call_again(&self, script: &'static Script) -> Call<'_> {
         let now = self.clock.as_ref().map(|clock| clock.now().as_micros().to_string()).unwrap_or_default();
-        let head = ["1".to_owned(), self.prefix.clone(), self.process.clone(), now, String::new(), String::new()];
+        let (prefix, process, settings) = (self.prefix.clone(), self.process.clone(), self.settings.clone());
+        let head = ["1".to_owned(), prefix, process, now, String::new(), settings];
         Call { shared: self, script, args: head.map(String::into_bytes).into(), keys: 0, lane: None }
     }
 
@@ -213,7 +214,8 @@ impl Shared {
 pub(super) struct Call<'a> {
     shared: &'a Shared,
     script: &'static Script,
-    /// The number of keys, the keys, and the arguments: the process, the time, lane and number of the request, the rest.
+    /// The number of keys, the keys, and the arguments: the process, the time, lane and number of the request, the settings,
+    /// the rest.
     args: Vec<Vec<u8>>,
     keys: usize,
     lane: Option<Lane<'a>>,
@@ -353,13 +355,13 @@ impl RedisStoreBuilder {
             return Err(Invalid::new("fleet", &fleet, "braces mark the hash tag of its keys").into());
         }
         let gone_after = GONE_AFTER.max(self.config.ack_timeout);
-        let constants = constants(&self.config, u64::try_from(gone_after.as_micros()).unwrap_or(u64::MAX));
+        let settings = settings(&self.config, gone_after);
         let prefix = format!("s2:{{{fleet}}}:");
         // Two processes with one name would take each other's answers, so a seed does not decide it.
         let process = format!("{:032x}", Random::from_system().bits());
         let channels = [format!("{prefix}p:{process}"), format!("{prefix}wake")];
         let post = Arc::new(Post::default());
-        let link = Link::new(url, channels, constants, self.patience, Arc::clone(&post))?;
+        let link = Link::new(url, channels, self.patience, Arc::clone(&post))?;
         let shared = Shared {
             link,
             post,
@@ -373,6 +375,7 @@ impl RedisStoreBuilder {
             fleet,
             prefix,
             process,
+            settings,
             random: Mutex::new(self.seed.map_or_else(Random::from_system, Random::from_seed)),
             numbers: AtomicU64::new(0),
             lanes: Mutex::default(),

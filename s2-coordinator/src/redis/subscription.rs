@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -286,7 +287,7 @@ impl Inner {
             }
             _ => return Err(Call::unexpected(TAKE, &answer)),
         }
-        let deliveries = answer.get(1).and_then(|told| self.deliveries(recipient, told));
+        let deliveries = answer.get(1).and_then(Reply::as_bytes).and_then(|told| self.deliveries(recipient, told));
         match deliveries {
             Some(deliveries) if deliveries.is_empty() => Ok(Taken::Nothing),
             Some(deliveries) => Ok(Taken::Deliveries(deliveries)),
@@ -294,25 +295,57 @@ impl Inner {
         }
     }
 
-    /// Reads deliveries: 20 bytes and the three parts of the event for each.
-    fn deliveries(&self, recipient: &Arc<Recipient>, told: &Reply) -> Option<Vec<Delivery>> {
-        let told = told.as_list()?;
-        let mut deliveries = Vec::with_capacity(told.len() / 4);
-        for parts in told.chunks(4) {
-            let [info, attributes, data, recorded] = parts else { return None };
-            let info = info.as_bytes()?;
-            let number = |from: usize, to: usize| {
-                info.get(from..to).map(|bytes| bytes.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte)))
-            };
-            let (position, deadline) = (Position::new(number(0, 7)?), Timestamp::from_micros(number(13, 20)?));
-            let (delivery, attempt) = (u32::try_from(number(7, 11)?).ok()?, u32::try_from(number(11, 13)?).ok()?);
-            let parts = [attributes.as_bytes()?, data.as_bytes()?, recorded.as_bytes()?];
-            let event = Arc::new(codec::event(&recipient.topic, position, parts)?);
-            let receipt = Receipt::new(Arc::clone(recipient), position, delivery);
-            self.store.arm(deadline);
-            deliveries.push(Delivery::new(event, attempt, deadline, receipt, Arc::clone(&self.settle)));
+    /// Reads deliveries: runs of events that were never handed out, and others one by one.
+    fn deliveries(&self, recipient: &Arc<Recipient>, told: &[u8]) -> Option<Vec<Delivery>> {
+        let mut deliveries = Vec::new();
+        for part in Reply::unpack(told)?.as_list()? {
+            let parts = part.as_list()?;
+            match parts.first()?.as_str()? {
+                "run" => self.run(recipient, parts, &mut deliveries)?,
+                "one" => deliveries.push(self.one(recipient, parts)?),
+                _ => return None,
+            }
         }
         Some(deliveries)
+    }
+
+    /// The first position, the deadline, and entries of the stream.
+    fn run(&self, recipient: &Arc<Recipient>, parts: &[Reply], deliveries: &mut Vec<Delivery>) -> Option<()> {
+        let [_, first, deadline, entries] = parts else { return None };
+        let (mut position, deadline) = (Position::new(first.as_u64()?), Timestamp::from_micros(deadline.as_u64()?));
+        for entry in entries.as_list()? {
+            let [_, attributes, _, data, _, recorded] = entry.get(1)?.as_list()? else { return None };
+            let event = [attributes.as_bytes()?, data.as_bytes()?, recorded.as_bytes()?];
+            deliveries.push(self.delivery(recipient, position, event, (1, 1, deadline))?);
+            position = position.next();
+        }
+        Some(())
+    }
+
+    /// Twenty bytes of numbers, and the three parts of the event.
+    fn one(&self, recipient: &Arc<Recipient>, parts: &[Reply]) -> Option<Delivery> {
+        let [_, numbers, attributes, data, recorded] = parts else { return None };
+        let numbers = numbers.as_bytes()?;
+        let number = |from: usize, to: usize| {
+            numbers.get(from..to).map(|bytes| bytes.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte)))
+        };
+        let (delivery, attempt) = (u32::try_from(number(7, 11)?).ok()?, u32::try_from(number(11, 13)?).ok()?);
+        let event = [attributes.as_bytes()?, data.as_bytes()?, recorded.as_bytes()?];
+        let way = (delivery, attempt, Timestamp::from_micros(number(13, 20)?));
+        self.delivery(recipient, Position::new(number(0, 7)?), event, way)
+    }
+
+    fn delivery(
+        &self,
+        recipient: &Arc<Recipient>,
+        position: Position,
+        event: [&Bytes; 3],
+        (delivery, attempt, deadline): (u32, u32, Timestamp),
+    ) -> Option<Delivery> {
+        let event = Arc::new(codec::event(&recipient.topic, position, event)?);
+        let receipt = Receipt::new(Arc::clone(recipient), position, delivery);
+        self.store.arm(deadline);
+        Some(Delivery::new(event, attempt, deadline, receipt, Arc::clone(&self.settle)))
     }
 
     /// Joins the group anew, after the server has forgotten the group or this member.

@@ -3,15 +3,18 @@
 local function save()
   for _, group in pairs(groups) do
     if group then
-      change(group, 'state', true)
-      local fields = {}
+      local fields, packed = {}, pack_group(group)
+      if packed ~= group.packed then
+        fields = { 'state', packed }
+      end
+      if #group.gaps > 0 then
+        fields[#fields + 1], fields[#fields + 2] = 'gaps', cmsgpack.pack(group.gaps)
+      end
       for field, value in pairs(group.changed) do
-        local kind = string.sub(field, 1, 1)
-        if field == 'state' then
-          value = pack_fields(group, GROUP)
-        elseif kind == 'm' then
-          value = pack_fields(value, MEMBER)
-        elseif kind ~= 'p' then
+        local kind = string.byte(field)
+        if kind == 109 then -- m
+          value = pack_member(value)
+        elseif kind ~= 112 then -- p
           value = cmsgpack.pack(value)
         end
         fields[#fields + 1], fields[#fields + 2] = field, value
@@ -31,31 +34,40 @@ local function save()
       end
     end
   end
-  for name, topic in pairs(topics) do
+  for _, topic in pairs(topics) do
     if topic then
-      call('SET', P .. 't:' .. name, pack_fields(topic, TOPIC))
+      save_topic(topic)
     end
   end
-  call('HSET', P .. 'meta', 'layout', LAYOUT, 'state', cmsgpack.pack(M))
+  save_meta()
 end
 
-local caught_up = catch_up()
-local lane, request = ARGV[3], tonumber(ARGV[4])
-if not caught_up then
-  save()
-  return { 'again' }
-end
-if lane ~= '' then
-  local packed = call('HGET', P .. 'q:' .. CALLER, lane)
-  local before = packed and cmsgpack.unpack(packed)
-  if before and before[1] >= request then
+-- Makes a verb one step.
+local function step(verb)
+  return function(keys, args)
+    local wrong = begin(keys, args)
+    if wrong then
+      return wrong
+    end
+    if not catch_up() then
+      save()
+      return { 'again' }
+    end
+    local lane, request = string.match(ARGV[3], '^(%d+) (%d+)$')
+    if lane then
+      local packed = call('HGET', P .. 'q:' .. CALLER, lane)
+      local before = packed and cmsgpack.unpack(packed)
+      request = tonumber(request)
+      if before and before[1] >= request then
+        save()
+        return before[1] == request and before[2] or { 'superseded' }
+      end
+    end
+    local answer = verb()
+    if lane then
+      call('HSET', P .. 'q:' .. CALLER, lane, cmsgpack.pack({ request, answer }))
+    end
     save()
-    return before[1] == request and before[2] or { 'superseded' }
+    return answer
   end
 end
-local answer = verb()
-if lane ~= '' then
-  call('HSET', P .. 'q:' .. CALLER, lane, cmsgpack.pack({ request, answer }))
-end
-save()
-return answer

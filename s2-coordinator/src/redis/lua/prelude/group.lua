@@ -4,52 +4,81 @@
 -- handed out; `x<position>` what a cell has no room for; `r<position>` a dead letter that came back, with its event.
 -- `ready:`, `suspects:` and `due:` are indices of cells, `w:` is the queue of members that wait.
 
-local GROUP = {
-  'name', 'topic', 'cursor', 'floor', 'first', 'deliveries', 'members', 'in_flight', 'returning', 'ready', 'suspects',
-  'waiting', 'idle', 'expired', 'lost', 'due', 'revived', 'gaps',
-}
-local MEMBER = { 'name', 'process', 'timeout', 'prefetch', 'in_flight', 'suspects', 'gone', 'done', 'wait', 'answers' }
+local GROUP = '>I7I7I7I7I4I4I4I4I4I4I7I7I4I4BBHc0Hc0'
+-- timeout, prefetch, in flight, suspects, gone, done, ticket and size of the wait (or 0), name, process; then answers
+local MEMBER = '>I7I4I4I2BI7I7I4Hc0Hc0'
 
 -- state, flags, consumer, delivery, born, attempts, since, at
 local CELL = '>BBI7I4I4I2I7I7'
-local CELL_BYTES = struct.size(CELL)
+local CELL_BYTES = 33
 local PAGE = 32
-local BLANK = string.rep('\0', PAGE * CELL_BYTES)
 local IN_FLIGHT, DELAYED, READY, ACKED, COMMITTED, DEAD, LOST = 1, 2, 3, 4, 5, 6, 7
 local INFO = '>I7I4I2I7'
 
--- Groups that this step has loaded; false where there is none.
-local groups = {}
+local function blank()
+  return string.rep('\0', PAGE * CELL_BYTES)
+end
+
+local function unpack_group(incarnation, packed)
+  local group = { incarnation = incarnation, key = P .. 'g:' .. int(incarnation), packed = packed }
+  local expired, gaps
+  group.cursor, group.floor, group.first, group.lost, group.deliveries, group.members, group.in_flight, group.returning,
+    group.ready, group.suspects, group.idle, group.due, group.waiting, group.revived, expired, gaps, group.name, group.topic =
+    struct.unpack(GROUP, packed)
+  group.expired = expired == 1
+  group.gaps = gaps > 0 and cmsgpack.unpack(call('HGET', group.key, 'gaps')) or {}
+  return group
+end
+
+local function pack_group(group)
+  return struct.pack(GROUP, group.cursor, group.floor, group.first, group.lost, group.deliveries, group.members,
+    group.in_flight, group.returning, group.ready, group.suspects, group.idle, group.due, group.waiting, group.revived,
+    group.expired and 1 or 0, at_most(#group.gaps, 255), #group.name, group.name, #group.topic, group.topic)
+end
+
+local function unpack_member(packed)
+  local member, gone, ticket, max, place = {}, nil, nil, nil, nil
+  member.timeout, member.prefetch, member.in_flight, member.suspects, gone, member.done, ticket, max, member.name,
+    member.process, place = struct.unpack(MEMBER, packed)
+  member.gone, member.wait = gone == 1, ticket > 0 and { ticket, max }
+  member.answers = place <= #packed and cmsgpack.unpack(string.sub(packed, place)) or {}
+  return member
+end
+
+local function pack_member(member)
+  local wait = member.wait or { 0, 0 }
+  local packed = struct.pack(MEMBER, member.timeout, member.prefetch, member.in_flight, member.suspects,
+    member.gone and 1 or 0, member.done, wait[1], wait[2], #member.name, member.name, #member.process, member.process)
+  return #member.answers > 0 and packed .. cmsgpack.pack(member.answers) or packed
+end
 
 -- A group with a member and the pages of some positions, all read at once.
-local function find_group(incarnation, consumer, positions)
+local function find_group(incarnation, consumer, from, to)
   local group = groups[incarnation]
   if group ~= nil then
     return group
   end
-  local fields = { 'state', consumer and 'm' .. int(consumer) }
-  local first_page, pages = #fields + 1, {}
-  for _, position in ipairs(positions or {}) do
-    local page = math.floor(position / PAGE)
-    if pages[#pages] ~= page and #pages < 64 then
-      pages[#pages + 1] = page
+  local fields, first, last = { 'state', 'm' .. int(consumer or 0) }, 1, 0
+  if from then
+    first = math.floor(from / PAGE)
+    last = at_most(math.floor((to or from) / PAGE), first + 20)
+    for page = first, last do
       fields[#fields + 1] = 'p' .. int(page)
     end
   end
-  local key = P .. 'g:' .. int(incarnation)
-  local values = call('HMGET', key, unpack(fields))
+  local values = call('HMGET', P .. 'g:' .. int(incarnation), unpack(fields))
   if not values[1] then
     groups[incarnation] = false
     return false
   end
-  group = unpack_fields(values[1], GROUP)
-  group.incarnation, group.key, group.recorded = incarnation, key, group.floor
+  group = unpack_group(incarnation, values[1])
+  group.recorded = group.floor
   group.pages, group.loaded_members, group.extras, group.letters, group.changed, group.removed = {}, {}, {}, {}, {}, {}
   if consumer then
-    group.loaded_members[consumer] = values[2] and unpack_fields(values[2], MEMBER) or false
+    group.loaded_members[consumer] = values[2] and unpack_member(values[2]) or false
   end
-  for nth, page in ipairs(pages) do
-    group.pages[page] = values[first_page + nth - 1] or BLANK
+  for page = first, last do
+    group.pages[page] = values[3 + page - first] or blank()
   end
   groups[incarnation] = group
   return group
@@ -67,7 +96,7 @@ local function find_member(group, consumer)
   local member = group.loaded_members[consumer]
   if member == nil then
     local packed = call('HGET', group.key, 'm' .. int(consumer))
-    member = packed and unpack_fields(packed, MEMBER) or false
+    member = packed and unpack_member(packed) or false
     group.loaded_members[consumer] = member
   end
   return member
@@ -87,7 +116,7 @@ local function page_of(group, position)
   local nth = math.floor(position / PAGE)
   local page = group.pages[nth]
   if not page then
-    page = call('HGET', group.key, 'p' .. int(nth)) or BLANK
+    page = call('HGET', group.key, 'p' .. int(nth)) or blank()
     group.pages[nth] = page
   end
   return page, nth, (position % PAGE) * CELL_BYTES
@@ -194,6 +223,7 @@ end
 
 -- Moves the floor over what is settled.
 local function advance(group)
+  local byte = string.byte
   group.floor = at_least(group.floor, group.first - 1)
   while group.floor + 1 < group.cursor do
     local position = group.floor + 1
@@ -202,13 +232,17 @@ local function advance(group)
       group.floor = at_least(group.floor, gap[2])
       table.remove(group.gaps, 1)
     else
-      local page, _, offset = page_of(group, position)
-      if string.byte(page, offset + 1) < ACKED then
-        return
+      local page, nth, offset = page_of(group, position)
+      local past = at_most(at_most(group.cursor, (nth + 1) * PAGE), gap and gap[1] or NEVER)
+      while position < past and byte(page, offset + 1) >= ACKED do
+        position, offset = position + 1, offset + CELL_BYTES
       end
-      group.floor = position
-      if (position + 1) % PAGE == 0 then
-        call('ZREM', P .. 'due:' .. int(group.incarnation), page_item(position))
+      group.floor = position - 1
+      if position % PAGE == 0 then
+        call('ZREM', P .. 'due:' .. int(group.incarnation), page_item(position - 1))
+      end
+      if position < past then
+        return
       end
     end
   end
@@ -394,7 +428,7 @@ local function bury(topic, group, cell, at, kind, reason)
     give_up_lost(topic, group, cell)
     return nil
   end
-  M.letter = M.letter + 1
+  M.letter, M.changed = M.letter + 1, true
   local id, name = M.letter, handler(group, cell.consumer)
   unindex(group, cell)
   fail(group, cell, name, at, kind, reason)
@@ -442,40 +476,48 @@ local function next_returning(group, member)
   return tonumber(ready or suspect or nil)
 end
 
+-- Entries of a topic from a position on: those that this step has written itself, or what the stream has.
+local function fresh_entries(topic, from, limit)
+  local written = topic.written
+  if written and from >= written.from then
+    local entries = {}
+    for nth = 1, at_most(limit, topic.next - from) do
+      local base = written[from - written.from + nth]
+      entries[nth] = { 0, { 'e', written.list[base + 4], 'd', written.list[base + 5], 't', written.at } }
+    end
+    return entries, from
+  end
+  local entries = entries_from(P .. 'e:' .. topic.name, from, at_most(limit, topic.next - from), average_of(topic))
+  return entries, entries[1] and id_position(entries[1]) or topic.next
+end
+
 -- Fresh events for a member, as many as there are in a row.
 local function take_fresh(topic, group, consumer, member, max, out, ranges)
   local from = group.cursor
-  local entries = entries_from(P .. 'e:' .. topic.name, from, at_most(max, topic.next - from), average_of(topic))
-  local found = entries[1] and id_position(entries[1]) or topic.next
+  local entries, found = fresh_entries(topic, from, max)
   if found > from then
     table.insert(group.gaps, { from, found - 1 })
     group.cursor = found
     advance(group)
     lose(topic, group, found - from, found)
     if topic.first < found then
-      local first = call('XRANGE', P .. 'e:' .. topic.name, '-', '+', 'COUNT', 1)[1]
-      topic.first = first and id_position(first) or topic.next
-      topic.oldest, topic.trimmed = NEVER, topic.total
-      if first then
-        topic.oldest, topic.trimmed = recorded(first)
-      end
+      measure(topic)
     end
     return 0
   end
   local count = #entries
-  if id_position(entries[count]) ~= from + count - 1 then
+  if entries[count][1] ~= 0 and id_position(entries[count]) ~= from + count - 1 then
     count = 1
     while id_position(entries[count + 1]) == from + count do
       count = count + 1
     end
+    for nth = #entries, count + 1, -1 do
+      entries[nth] = nil
+    end
   end
   local deadline = now + member.timeout
   fill(group, from, count, struct.pack(CELL, IN_FLIGHT, 0, consumer, 1, 0, 1, now, deadline))
-  for nth = 1, count do
-    local fields, place = entries[nth][2], #out
-    out[place + 1], out[place + 2], out[place + 3], out[place + 4] =
-      struct.pack(INFO, from + nth - 1, 1, 1, deadline), fields[2], fields[4], fields[6]
-  end
+  out[#out + 1] = { 'run', from, deadline, entries }
   ranges[#ranges + 1], ranges[#ranges + 2] = from, count
   group.cursor = from + count
   group.in_flight = group.in_flight + count
@@ -502,14 +544,14 @@ local function take_returning(topic, group, consumer, member, position, out, ran
   save_cell(group, cell)
   hold(group, consumer, member.name, cell.suspect)
   arm_cell(topic, group, cell, cell.at)
-  local place = #out
-  out[place + 1], out[place + 2], out[place + 3], out[place + 4] =
-    struct.pack(INFO, position, cell.delivery, cell.attempts, cell.at), event[1], event[2], event[3]
+  out[#out + 1] =
+    { 'one', struct.pack(INFO, position, cell.delivery, cell.attempts, cell.at), event[1], event[2], event[3] }
   ranges[#ranges + 1], ranges[#ranges + 2] = position, 1
   return 1
 end
 
--- Hands out at most `max` events: four values for each, as `INFO` says, then its fields. Remembers it under the ticket.
+-- Hands out at most `max` events, as {'run', first position, deadline, entries} for those that were never handed out, and
+-- {'one', INFO, e, d, t} for others. Remembers it under the ticket.
 local function hand_out(topic, group, consumer, member, max, ticket)
   local out, ranges, taken = {}, {}, 0
   while taken < max and has_offer(topic, group, member) do
@@ -537,29 +579,59 @@ local function hand_out(topic, group, consumer, member, max, ticket)
   return out
 end
 
-local function stop_waiting(topic, group, consumer, member)
-  if member.wait then
-    member.wait = false
-    call('ZREM', P .. 'w:' .. int(group.incarnation), int(consumer))
-    group.waiting = group.waiting - 1
-    save_member(group, consumer, member)
-    if group.waiting <= 0 then
-      group.waiting = 0
-      for nth, incarnation in ipairs(topic.waiting) do
-        if incarnation == group.incarnation then
-          table.remove(topic.waiting, nth)
-          break
-        end
+-- Notes in the topic which member of a group waits longest, if any does.
+local function list_waiting(topic, group, head)
+  for nth, listed in ipairs(topic.waiting) do
+    if listed[1] == group.incarnation then
+      if head then
+        listed[2] = head
+      else
+        table.remove(topic.waiting, nth)
       end
+      return
+    end
+  end
+  if head then
+    table.insert(topic.waiting, { group.incarnation, head })
+  end
+end
+
+local function start_waiting(topic, group, consumer)
+  if call('ZADD', P .. 'w:' .. int(group.incarnation), 'NX', now, int(consumer)) == 1 then
+    group.waiting = group.waiting + 1
+    if group.waiting == 1 then
+      list_waiting(topic, group, consumer)
     end
   end
 end
 
--- Gives members that wait what there is for them, the longest waiter first.
-local function serve(topic, group)
+local function stop_waiting(topic, group, consumer, member)
+  if not member.wait then
+    return
+  end
+  member.wait = false
+  save_member(group, consumer, member)
+  local queue = P .. 'w:' .. int(group.incarnation)
+  if call('ZREM', queue, int(consumer)) == 1 then
+    group.waiting = at_least(group.waiting - 1, 0)
+  end
+  if group.waiting == 0 then
+    list_waiting(topic, group)
+  else
+    local head = call('ZRANGE', queue, 0, 0)[1]
+    list_waiting(topic, group, head and tonumber(head))
+  end
+end
+
+-- Gives members that wait what there is for them, the longest waiter first; `head`, where it is known.
+local function serve(topic, group, head)
   local skipped = 0
   while group.waiting > 0 and (group.ready > 0 or group.suspects > 0 or group.cursor < topic.next) do
-    local queue = call('ZRANGE', P .. 'w:' .. int(group.incarnation), skipped, skipped + 9)
+    local queue = { head }
+    if not head then
+      queue = call('ZRANGE', P .. 'w:' .. int(group.incarnation), skipped, skipped + 9)
+    end
+    head = nil
     if #queue == 0 then
       return
     end
@@ -567,7 +639,7 @@ local function serve(topic, group)
       local consumer = tonumber(text)
       local member = find_member(group, consumer)
       if not member or not member.wait then
-        call('ZREM', P .. 'w:' .. int(group.incarnation), text)
+        call('ZREM', P .. 'w:' .. int(group.incarnation), int(consumer))
         group.waiting = group.waiting - 1
       elseif has_offer(topic, group, member) then
         local ticket, max = member.wait[1], member.wait[2]
@@ -576,10 +648,13 @@ local function serve(topic, group)
           stop_waiting(topic, group, consumer, member)
           local bytes = 0
           for _, part in ipairs(out) do
-            bytes = bytes + #part
+            for _, entry in ipairs(part[1] == 'run' and part[4] or {}) do
+              bytes = bytes + #entry[2][2] + #entry[2][4]
+            end
+            bytes = bytes + (part[1] == 'one' and #part[3] + #part[4] or 0)
           end
           -- Whoever is told of much comes and gets it.
-          push(member.process, { 'delivered', consumer, ticket, bytes <= 65536 and out or false })
+          push(member.process, { 'delivered', consumer, ticket, bytes <= 65536 and cmsgpack.pack(out) or false })
         else
           skipped = skipped + 1
         end
@@ -735,7 +810,7 @@ local function forget_before(topic, group)
       budget = budget - 1
     end
     if group.first >= start + PAGE then
-      group.pages[start / PAGE] = BLANK
+      group.pages[start / PAGE] = blank()
       remove(group, 'p' .. int(start / PAGE))
       call('ZREM', P .. 'due:' .. int(group.incarnation), page_item(start))
     end

@@ -27,12 +27,9 @@ local function trim(topic)
   local low, high = topic.first, at_least(safe + 1, topic.first)
   while low < high do
     local middle = math.floor((low + high) / 2)
-    local entry = entry_at(topic, middle)
-    local at, before = 0, topic.trimmed
-    if entry then
-      at, before = recorded(entry)
-    end
-    if topic.total - before > room or now - at >= youth then
+    local entry = youth < NEVER and entry_at(topic, middle)
+    local age = youth < NEVER and now - (entry and recorded(entry) or 0) or 0
+    if topic.total - bytes_until(topic, middle) > room or age >= youth then
       low = middle + 1
     else
       high = middle
@@ -42,10 +39,8 @@ local function trim(topic)
     return
   end
   local dropped, entry = low - topic.first, low < topic.next and entry_at(topic, low)
-  topic.first, topic.oldest, topic.trimmed = low, NEVER, topic.total
-  if entry then
-    topic.oldest, topic.trimmed = recorded(entry)
-  end
+  topic.trimmed = bytes_until(topic, low)
+  topic.first, topic.oldest = low, entry and recorded(entry) or NEVER
   call('XTRIM', P .. 'e:' .. topic.name, 'MINID', '=', int(low) .. '-0')
   for _, listed in ipairs(groups_of(topic)) do
     local group = find_group(listed[1])
@@ -79,36 +74,48 @@ local function check_backlog(topic, name, more)
   return held + more > C.backlog_bytes and { 'full', name, held } or nil
 end
 
--- How many topics of a batch are not there yet, and whether there is room for them.
-local function check_room(names)
-  local seen, fresh = {}, 0
-  for _, name in ipairs(names) do
-    if not seen[name] and not find_topic(name) then
-      fresh = fresh + 1
+-- An error where the topics of a batch that are not there yet are more than there may be.
+local function check_room(list, from, count)
+  local seen, fresh, last = {}, 0, nil
+  for nth = 0, count - 1 do
+    local name = list[from + nth * 6]
+    if name ~= last then
+      last = name
+      if not seen[name] and not find_topic(name) then
+        fresh = fresh + 1
+      end
+      seen[name] = true
     end
-    seen[name] = true
   end
   if fresh > 0 and M.topics + fresh > C.topics then
     return { 'topics', M.topics + fresh }
   end
 end
 
--- What is to become of each event of a batch: true to write it, {position, id} of the original for a duplicate, or the
+-- What is to become of each event of a batch: nil to write it, {position, id} of the original for a duplicate, or the
 -- number of the event of this batch that says the same. Or nil and an error.
-local function plan(events)
-  local names = {}
-  for nth, event in ipairs(events) do
-    names[nth] = event[1]
-  end
-  local wrong = check_room(names)
+local function plan(list, from, count)
+  local wrong = check_room(list, from, count)
   if wrong then
     return nil, wrong
   end
   local plans, seen, adds, order = {}, {}, {}, {}
-  for nth, event in ipairs(events) do
-    local name, key, said = event[1], event[2], event[3]
-    local topic, what = find_topic(name), true
+  local name, topic, bytes
+  for nth = 0, count - 1 do
+    local base = from + nth * 6
+    if list[base] ~= name then
+      if name then
+        adds[name] = bytes
+      end
+      name = list[base]
+      topic, bytes = find_topic(name), adds[name]
+      if not bytes then
+        order[#order + 1], bytes = name, 0
+      end
+    end
+    local key, what = list[base + 1], nil
     if key ~= '' then
+      local said = list[base + 2]
       local used = topic and call('HGET', P .. 'k:' .. name, key)
       local before, id, position, at
       if used then
@@ -121,26 +128,28 @@ local function plan(events)
         end
         what = { position, id }
       elseif first then
-        if events[first][3] ~= said then
+        if list[from + first * 6 + 2] ~= said then
           return nil, { 'contradiction', key }
         end
         what = first
       else
         seen[name .. '\0' .. key] = nth
-        -- Used anew after its window: the older use no longer counts.
-        event.replaces = used and true
+        if used then
+          -- Used anew after its window: the older use no longer counts.
+          topic.keys = topic.keys - #key - KEY_BYTES
+        end
       end
     end
-    if what == true then
-      if not adds[name] then
-        order[#order + 1] = name
-      end
-      adds[name] = (adds[name] or 0) + #event[6] + EVENT_BYTES
+    if what == nil then
+      bytes = bytes + #list[base + 5] + EVENT_BYTES
     end
     plans[nth] = what
   end
-  for _, name in ipairs(order) do
-    wrong = check_backlog(find_topic(name), name, adds[name])
+  if name then
+    adds[name] = bytes
+  end
+  for _, each in ipairs(order) do
+    wrong = adds[each] > 0 and check_backlog(find_topic(each), each, adds[each])
     if wrong then
       return nil, wrong
     end
@@ -148,75 +157,75 @@ local function plan(events)
   return plans
 end
 
--- Publishes a batch, all of it or nothing: {topic, key, fingerprint, id, attributes, data} for each. Answers with a
--- position for each event that was written, {position, id} for each that was there already; or nil and an error.
-local function publish(events)
-  local plans, wrong = plan(events)
+-- Publishes a batch, all of it or nothing: topic, key, fingerprint, id, attributes and data for each of `count` events, in
+-- `list` from place `from` on. Answers with a position for each event that was written, {position, id} for each that was
+-- there already; or nil and an error.
+local function publish(list, from, count)
+  local plans, wrong = plan(list, from, count)
   if not plans then
     return nil, wrong
   end
-  local answers, nth = {}, 1
-  while nth <= #events do
-    local topic = make_topic(events[nth][1])
-    local stream, recorded_at = P .. 'e:' .. topic.name, int(now) .. ' '
+  local answers, nth, recorded_at = {}, 0, int(now)
+  while nth < count do
+    local topic = make_topic(list[from + nth * 6])
+    local name, stream, position, total = topic.name, P .. 'e:' .. topic.name, topic.next, topic.total
     local used, ages = {}, { now }
-    while nth <= #events and events[nth][1] == topic.name do
-      local event, what = events[nth], plans[nth]
-      if what == true then
-        local position = topic.next
-        call('XADD', stream, int(position) .. '-0', 'e', event[5], 'd', event[6], 't',
-          recorded_at .. int(topic.total))
-        if topic.first == position then
-          topic.oldest = now
+    local written = #topic.waiting > 0 and { from = position, list = list, at = recorded_at }
+    if topic.first == position then
+      topic.oldest = now
+    end
+    while nth < count and list[from + nth * 6] == name do
+      local base, what = from + nth * 6, plans[nth]
+      nth = nth + 1
+      if what == nil then
+        local key, attributes, data = list[base + 1], list[base + 4], list[base + 5]
+        call('XADD', stream, position, 'e', attributes, 'd', data, 't',
+          position % STRIDE == 0 and recorded_at .. ' ' .. int(total) or recorded_at)
+        if key ~= '' then
+          used[#used + 1], used[#used + 2] = key, struct.pack(KEY, list[base + 2], list[base + 3], position, now)
+          ages[#ages + 1] = key
+          topic.keys = topic.keys + #key + KEY_BYTES
         end
-        topic.next, topic.total = position + 1, topic.total + #event[5] + #event[6] + EVENT_BYTES
-        if event[2] ~= '' then
-          used[#used + 1], used[#used + 2] = event[2], struct.pack(KEY, event[3], event[4], position, now)
-          ages[#ages + 1] = event[2]
-          topic.keys = topic.keys + (event.replaces and 0 or #event[2] + KEY_BYTES)
+        if written then
+          written[position - written.from + 1] = base
         end
         answers[nth] = position
+        position, total = position + 1, total + #attributes + #data + EVENT_BYTES
       elseif type(what) == 'table' then
         answers[nth] = what
       else
-        local first = answers[what]
-        answers[nth] = type(first) == 'table' and first or { first, events[what][4] }
+        local first = answers[what + 1]
+        answers[nth] = type(first) == 'table' and first or { first, list[from + what * 6 + 3] }
       end
-      nth = nth + 1
+    end
+    topic.next, topic.total, topic.written = position, total, written
+    if topic.first == position then
+      topic.oldest = NEVER
     end
     if #used > 0 then
-      call('HSET', P .. 'k:' .. topic.name, unpack(used))
-      call('RPUSH', P .. 'ka:' .. topic.name, cmsgpack.pack(ages))
+      call('HSET', P .. 'k:' .. name, unpack(used))
+      call('RPUSH', P .. 'ka:' .. name, cmsgpack.pack(ages))
       topic.oldest_key = at_most(topic.oldest_key, now)
       arm_topic(topic, now + C.window + math.floor(C.window / 8))
     end
     if C.topic_age then
       arm_topic(topic, now + C.topic_age)
     end
-    for _, incarnation in ipairs({ unpack(topic.waiting) }) do
-      local group = find_group(incarnation)
+    for place = #topic.waiting, 1, -1 do
+      local listed = topic.waiting[place]
+      local group = listed and find_group(listed[1], listed[2], written.from, topic.next - 1)
       if group then
-        serve(topic, group)
+        serve(topic, group, listed[2])
       end
     end
-    if topic.tails then
-      topic.tails = false
-      wake_tails(topic.name)
+    topic.written = nil
+    if topic.tails == 1 then
+      topic.tails = 0
+      wake_tails(name)
     end
     trim(topic)
   end
   return answers
-end
-
--- Reads the events of a batch from the arguments of a script, and where they end.
-local function read_events(from)
-  local events = {}
-  local count = tonumber(ARGV[from])
-  for nth = 1, count do
-    local place = from + (nth - 1) * 6
-    events[nth] = { ARGV[place + 1], ARGV[place + 2], ARGV[place + 3], ARGV[place + 4], ARGV[place + 5], ARGV[place + 6] }
-  end
-  return events, from + 1 + count * 6
 end
 
 -- Raises an escalation, or counts it where one with its key is pending: key, reason, payload, severity, trace. Answers
@@ -233,7 +242,7 @@ local function escalate(new)
   if count >= C.escalations then
     return nil, { 'escalations', count + 1 }
   end
-  M.escalation = M.escalation + 1
+  M.escalation, M.changed = M.escalation + 1, true
   local id = M.escalation
   journal {
     component = 'inbox', operation = 'escalate', subject = new.key, severity = new.severity, trace = new.trace,

@@ -1,17 +1,34 @@
--- One step of the fleet: what every script begins with.
+-- One step of the fleet: what every verb begins with.
 --
--- KEYS[1] is the prefix of the fleet, `s2:{fleet}:`. ARGV[1] names the calling process, ARGV[2] is the time where a clock
--- other than the server's decides, ARGV[3] and ARGV[4] are the lane and the number of a request that must not happen twice.
--- The verb's own arguments follow. `C` holds the configuration.
+-- keys[1] is the prefix of the fleet, `s2:{fleet}:`. args[1] names the calling process, args[2] is the time where a clock
+-- other than the server's decides, args[3] is "<lane> <number>" of a request that must not happen twice, args[4] are the
+-- settings. The verb's own arguments follow, from ARGV[5] on.
 --
 -- Lua keeps 53 bits of a number, and `..`, tostring and cjson only 14 digits; so numbers go through `int` where they
 -- become text. A step validates before it writes: there is no rollback.
+--
+-- A library is loaded once; what lies outside of functions stays from one call to the next, so `begin` sets it all.
 
-local P = KEYS[1]
-local CALLER = ARGV[1]
 local LAYOUT = '1'
 local NEVER = 9007199254740991
-local call = redis.call
+
+-- The settings, the prefix, the calling process, and what it asks for.
+local C, P, CALLER, KEYS, ARGV
+-- The state of the fleet as a whole.
+local M
+-- The time of this step. While it catches up, the time at which something was due.
+local now
+-- The time that this step is to catch up with.
+local target
+-- What this step may still work on before it asks to be called again.
+local budget
+-- Topics and groups that this step has loaded; false where there is none.
+local topics, groups
+local call
+
+-- The numbers of the fleet: the time of the last step that changed them, when something is due, the last number, letter and
+-- escalation that were given, topics, the highest end of those that were forgotten, the journal, and when all this began.
+local META = '>I7I7I7I7I7I7I7I7I7I7I7B'
 
 local function int(n)
   return string.format('%.0f', n)
@@ -25,60 +42,79 @@ local function at_most(a, b)
   return a < b and a or b
 end
 
--- The state of the fleet as a whole.
-local M
-do
+-- Settings that were read before, by their text.
+local settings = {}
+
+local function read_settings(text)
+  local read = {}
+  for name, value in string.gmatch(text, '(%S+)=(%S+)') do
+    read[name] = tonumber(value) or false
+  end
+  settings[text] = read
+  return read
+end
+
+-- A new fleet, or one that has lost its state: it goes on above everything that is there.
+local function recover()
+  local function last(key, command, ...)
+    local found = call(command, P .. key, ...)[1]
+    return found and tonumber(string.match(type(found) == 'table' and found[1] or found, '^%d+')) or 0
+  end
+  local entries = last('journal', 'XREVRANGE', '+', '-', 'COUNT', 1)
+  local oldest = last('journal', 'XRANGE', '-', '+', 'COUNT', 1)
+  M.now, M.due, M.number, M.topics, M.highest, M.bytes, M.epoch, M.tails = 0, 0, 0, 0, 0, 0, 0, 0
+  M.letter, M.escalation = last('letters', 'ZREVRANGE', 0, 0), last('inbox', 'ZREVRANGE', 0, 0)
+  M.first, M.next, M.changed = oldest > 0 and oldest or entries + 1, entries + 1, true
+end
+
+-- Begins a step, or answers why not.
+local function begin(keys, args)
+  call, KEYS, ARGV = redis.call, keys, args
+  P, CALLER, C = keys[1], args[1], settings[args[4]] or read_settings(args[4])
+  M, topics, groups, budget = {}, {}, {}, 500
   local meta = call('HMGET', P .. 'meta', 'layout', 'state')
   if meta[1] and meta[1] ~= LAYOUT then
-    return { 'layout', meta[1], LAYOUT }
+    return { 'layout', meta[1] }
   end
   if meta[1] and meta[2] then
-    M = cmsgpack.unpack(meta[2])
+    M.now, M.due, M.number, M.letter, M.escalation, M.topics, M.highest, M.first, M.next, M.bytes, M.epoch, M.tails =
+      struct.unpack(META, meta[2])
   else
-    -- A new fleet, or one that has lost this key: go on above everything that is there.
-    local function last(key, command)
-      local found = call(command, P .. key, '+', '-', 'COUNT', 1)[1]
-      return found and tonumber(string.match(found[1], '^%d+')) or 0
-    end
-    local letter = call('ZREVRANGE', P .. 'letters', 0, 0)[1]
-    local escalation = call('ZREVRANGE', P .. 'inbox', 0, 0)[1]
-    local oldest = call('XRANGE', P .. 'journal', '-', '+', 'COUNT', 1)[1]
-    local entries = last('journal', 'XREVRANGE')
-    M = {
-      now = 0, due = 0, number = 0, topics = 0, highest = 0,
-      letter = tonumber(letter) or 0, escalation = tonumber(escalation) or 0,
-      first = oldest and tonumber(string.match(oldest[1], '^%d+')) or entries + 1, next = entries + 1, bytes = 0, tails = false,
-    }
+    recover()
+  end
+  if args[2] ~= '' then
+    target = tonumber(args[2])
+  else
+    local time = call('TIME')
+    target = time[1] * 1000000 + time[2]
+  end
+  target = at_least(target, M.now)
+  if M.epoch == 0 then
+    M.epoch = target
+  end
+  now = M.now
+end
+
+-- Writes what has changed. That time has passed is written now and then, so that it never goes back by much.
+local function save_meta()
+  if M.changed or now - M.now >= 1000000 then
+    call('HSET', P .. 'meta', 'layout', LAYOUT, 'state', struct.pack(META, now, M.due, M.number, M.letter, M.escalation,
+      M.topics, M.highest, M.first, M.next, M.bytes, M.epoch, M.tails))
   end
 end
-
-local target
-if ARGV[2] ~= '' then
-  target = tonumber(ARGV[2])
-else
-  local time = call('TIME')
-  target = time[1] * 1000000 + time[2]
-end
-target = at_least(target, M.now)
-if not M.epoch then
-  M.epoch = target
-end
-
--- The time of this step. While it catches up, the time at which something was due.
-local now = at_least(M.now, 0)
--- What this step may still work on before it asks to be called again.
-local budget = 500
 
 -- A number that the fleet has not used, not even before it lost its memory.
 local function number()
-  M.number = at_least(M.number + 1, target)
+  M.number, M.changed = at_least(M.number + 1, target), true
   return M.number
 end
 
 -- Something is due at `at`, whether or not anybody calls.
 local function arm(item, at)
   call('ZADD', P .. 'due', 'LT', at, item)
-  M.due = at_most(M.due, at)
+  if at < M.due then
+    M.due, M.changed = at, true
+  end
 end
 
 -- Tells a process something; it is listening.
@@ -118,8 +154,7 @@ end
 
 local function append_entry(json)
   call('XADD', P .. 'journal', int(M.next) .. '-0', 'e', json, 't', int(now))
-  M.bytes = M.bytes + #json + 64
-  M.next = M.next + 1
+  M.bytes, M.next, M.changed = M.bytes + #json + 64, M.next + 1, true
 end
 
 -- Drops the oldest entries of the journal, an eighth of what is kept at a time, and says so in an entry of its own.
@@ -140,7 +175,7 @@ local function trim_journal()
           dropping = false
           break
         end
-        M.bytes = M.bytes - #entry[2][2] - 64
+        M.bytes, M.changed = at_least(M.bytes - #entry[2][2] - 64, 0), true
         M.first = tonumber(string.match(entry[1], '^%d+')) + 1
         budget = budget - 1
       end
@@ -176,8 +211,8 @@ local function journal(record)
   if M.bytes > C.journal_bytes then
     trim_journal()
   end
-  if M.tails then
-    M.tails = false
+  if M.tails == 1 then
+    M.tails = 0
     wake_tails('s2.journal')
   end
   return M.next - 1

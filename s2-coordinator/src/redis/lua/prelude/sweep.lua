@@ -3,7 +3,7 @@
 -- Forgets a topic of which nothing is left but where it ended.
 local function forget_vacant(topic)
   local key = P .. 't:' .. topic.name
-  if topic.first < topic.next or topic.keys > 0 or topic.dead > 0 or topic.tails or
+  if topic.first < topic.next or topic.keys > 0 or topic.dead > 0 or topic.tails == 1 or
     call('EXISTS', P .. 'tg:' .. topic.name) == 1 then
     return false
   end
@@ -12,13 +12,13 @@ local function forget_vacant(topic)
     call('HSET', P .. 'ended', topic.name, int(ended))
     if call('HLEN', P .. 'ended') > C.topics then
       local other = call('HRANDFIELD', P .. 'ended', 1)[1]
-      M.highest = at_least(M.highest, tonumber(call('HGET', P .. 'ended', other)))
+      M.highest, M.changed = at_least(M.highest, tonumber(call('HGET', P .. 'ended', other))), true
       call('HDEL', P .. 'ended', other)
     end
   end
   call('DEL', key, P .. 'e:' .. topic.name, P .. 'k:' .. topic.name, P .. 'ka:' .. topic.name)
   topics[topic.name] = false
-  M.topics = M.topics - 1
+  M.topics, M.changed = at_least(M.topics - 1, 0), true
   return true
 end
 
@@ -105,6 +105,7 @@ local function catch_up()
   while M.due <= target do
     local first = call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
     local at = tonumber(first[2] or NEVER)
+    M.changed = true
     if at > target then
       M.due = at
       break
@@ -112,8 +113,8 @@ local function catch_up()
       M.due = at
       return false
     end
-    now = at_least(M.now, at)
-    M.now = now
+    now = at_least(now, at)
+    budget = budget - 1
     local items = call('ZRANGEBYSCORE', P .. 'due', '-inf', at, 'LIMIT', 0, 100)
     table.sort(items)
     for _, item in ipairs(items) do
@@ -134,6 +135,5 @@ local function catch_up()
     end
   end
   now = target
-  M.now = now
   return true
 end

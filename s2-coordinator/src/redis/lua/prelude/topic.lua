@@ -1,59 +1,91 @@
 -- Topics: the stream of events, idempotency keys, retention.
 --
 -- `t:<topic>` holds the state below, `e:<topic>` the stream of events (id `<position>-0`; fields `e` attributes, `d` data,
--- `t` "<when recorded> <bytes before it>"), `k:<topic>` what was published under which key, `ka:<topic>` keys by age,
+-- `t` when recorded, and, where the position is a multiple of 32, the bytes of all events before it), `k:<topic>` what was published under which key, `ka:<topic>` keys by age,
 -- `tg:<topic>` the groups by name, each with its incarnation and its floor.
 
 local EVENT_BYTES = 96
 local KEY_BYTES = 160
 local KEY = '>c32c16I7I7'
 
--- Topics that this step has loaded; false where there is none.
-local topics = {}
+local STRIDE = 32
+local TOPIC = '>I7I7I7I7I7I7I7I7I7B'
 
-local TOPIC = { 'first', 'next', 'total', 'trimmed', 'dead', 'keys', 'due', 'oldest', 'oldest_key', 'tails', 'waiting' }
-
-local function pack_fields(object, names)
-  local values = {}
-  for nth, name in ipairs(names) do
-    values[nth] = object[name]
-  end
-  return cmsgpack.pack(values)
-end
-
-local function unpack_fields(packed, names)
-  local object = {}
-  for nth, value in ipairs(cmsgpack.unpack(packed)) do
-    object[names[nth]] = value
-  end
-  return object
-end
-
+-- Groups of the topic that wait: `waiting` lists {incarnation, the member that waits longest}.
 local function find_topic(name)
   local topic = topics[name]
   if topic == nil then
     local packed = call('GET', P .. 't:' .. name)
-    topic = packed and unpack_fields(packed, TOPIC) or false
+    topic = packed and { name = name, packed = packed } or false
     if topic then
-      topic.name = name
+      local place
+      topic.first, topic.next, topic.total, topic.trimmed, topic.dead, topic.keys, topic.due, topic.oldest,
+        topic.oldest_key, topic.tails, place = struct.unpack(TOPIC, packed)
+      topic.waiting = place <= #packed and cmsgpack.unpack(string.sub(packed, place)) or {}
     end
     topics[name] = topic
   end
   return topic
 end
 
+local function save_topic(topic)
+  local packed = struct.pack(TOPIC, topic.first, topic.next, topic.total, topic.trimmed, topic.dead, topic.keys, topic.due,
+    topic.oldest, topic.oldest_key, topic.tails)
+  if #topic.waiting > 0 then
+    packed = packed .. cmsgpack.pack(topic.waiting)
+  end
+  if packed ~= topic.packed then
+    call('SET', P .. 't:' .. topic.name, packed)
+  end
+end
+
 local function id_position(entry)
   return tonumber(string.match(entry[1], '^%d+'))
 end
 
--- When an event was recorded, and the bytes of all events before it.
+-- When an event was recorded.
 local function recorded(entry)
-  local at, before = string.match(entry[2][6], '^(%d+) (%d+)')
-  return tonumber(at), tonumber(before)
+  return tonumber(string.match(entry[2][6], '^%d+'))
+end
+
+-- The bytes of all events before one, where it says so.
+local function bytes_before(entry)
+  return tonumber(string.match(entry[2][6], ' (%d+)$'))
 end
 
 local function weigh(entry)
   return #entry[2][2] + #entry[2][4] + EVENT_BYTES
+end
+
+-- The bytes of events from one position up to before another, which is near.
+local function weigh_range(topic, from, past)
+  local bytes = 0
+  if from < past then
+    for _, entry in ipairs(call('XRANGE', P .. 'e:' .. topic.name, int(from), int(past - 1))) do
+      bytes = bytes + weigh(entry)
+    end
+  end
+  return bytes
+end
+
+-- Reads from the stream where it begins, what it holds and how old it is, after somebody else has changed it.
+local function measure(topic)
+  local stream = P .. 'e:' .. topic.name
+  local first = call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  topic.trimmed, topic.total, topic.oldest, topic.first = 0, 0, NEVER, topic.next
+  if not first then
+    return
+  end
+  local last = id_position(call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1])
+  topic.first, topic.next, topic.oldest = id_position(first), at_least(topic.next, last + 1), recorded(first)
+  local low, high = math.ceil(topic.first / STRIDE) * STRIDE, math.floor(last / STRIDE) * STRIDE
+  local one, other = call('XRANGE', stream, int(low), int(low))[1], call('XRANGE', stream, int(high), int(high))[1]
+  if one and other and low <= high then
+    topic.trimmed = at_least(bytes_before(one) - weigh_range(topic, topic.first, low), 0)
+    topic.total = bytes_before(other) + weigh_range(topic, high, last + 1)
+  else
+    topic.total = weigh_range(topic, topic.first, last + 1)
+  end
 end
 
 -- The topic, made where there is none. One that has lost its state goes on after everything that is known of it.
@@ -66,29 +98,24 @@ local function make_topic(name)
   call('HDEL', P .. 'ended', name)
   topic = {
     name = name, first = ended + 1, next = ended + 1, total = 0, trimmed = 0, dead = 0, keys = 0, due = NEVER,
-    oldest = NEVER, oldest_key = NEVER, tails = call('EXISTS', P .. 'tails:' .. name) == 1, waiting = {},
+    oldest = NEVER, oldest_key = NEVER, tails = call('EXISTS', P .. 'tails:' .. name), waiting = {},
   }
   for _, group in ipairs(call('HVALS', P .. 'tg:' .. name)) do
     local incarnation, floor = string.match(group, '^(%d+) (%d+)')
-    topic.next = at_least(topic.next, tonumber(floor) + 1)
-    if call('EXISTS', P .. 'w:' .. incarnation) == 1 then
-      table.insert(topic.waiting, tonumber(incarnation))
+    local head = call('ZRANGE', P .. 'w:' .. incarnation, 0, 0)[1]
+    if head then
+      table.insert(topic.waiting, { tonumber(incarnation), tonumber(head) })
     end
-    topic.due = 0
+    topic.next, topic.due = at_least(topic.next, tonumber(floor) + 1), 0
   end
-  topic.first = topic.next
-  local first = call('XRANGE', P .. 'e:' .. name, '-', '+', 'COUNT', 1)[1]
-  if first then
-    local last = call('XREVRANGE', P .. 'e:' .. name, '+', '-', 'COUNT', 1)[1]
-    topic.first, topic.next = id_position(first), at_least(topic.next, id_position(last) + 1)
-    topic.oldest, topic.trimmed = recorded(first)
-    topic.total = select(2, recorded(last)) + weigh(last)
+  if call('EXISTS', P .. 'e:' .. name) == 1 then
     topic.due = 0
+    measure(topic)
   end
   if topic.due == 0 then
     arm('t:' .. name, 0)
   end
-  M.topics = M.topics + 1
+  M.topics, M.changed = M.topics + 1, true
   topics[name] = topic
   return topic
 end
@@ -157,11 +184,22 @@ local function expire_keys(topic)
   end
 end
 
+-- Bytes of all events before a position.
+local function bytes_until(topic, position)
+  if position <= topic.first then
+    return topic.trimmed
+  elseif position >= topic.next then
+    return topic.total
+  end
+  local from = math.floor(position / STRIDE) * STRIDE
+  local entry = from >= topic.first and entry_at(topic, from)
+  if entry then
+    return bytes_before(entry) + weigh_range(topic, from, position)
+  end
+  return topic.trimmed + weigh_range(topic, topic.first, position)
+end
+
 -- Bytes of the events that follow a position.
 local function bytes_after(topic, position)
-  if position < topic.first then
-    return topic.total - topic.trimmed
-  end
-  local entry = position + 1 < topic.next and entry_at(topic, position + 1)
-  return entry and topic.total - select(2, recorded(entry)) or 0
+  return topic.total - bytes_until(topic, position + 1)
 end

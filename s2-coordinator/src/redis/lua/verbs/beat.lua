@@ -18,7 +18,9 @@ local function verb()
   end
   if #ARGV > 4 then
     call('ZADD', P .. 'due', now + C.gone_after, 'p:' .. CALLER)
-    M.due = at_most(M.due, now + C.gone_after)
+    if now + C.gone_after < M.due then
+      M.due, M.changed = now + C.gone_after, true
+    end
   end
   call('PEXPIRE', P .. 'q:' .. CALLER, math.floor(C.window / 1000) + 60000)
   return { 'ok', push(CALLER, { 'beat' }), M.epoch, M.due, wrong, now }

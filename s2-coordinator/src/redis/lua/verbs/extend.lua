@@ -2,7 +2,7 @@
 local function verb()
   local incarnation, consumer = tonumber(ARGV[7]), tonumber(ARGV[8])
   local position, delivery, deadline = tonumber(ARGV[9]), tonumber(ARGV[10]), now + tonumber(ARGV[11])
-  local group, topic = find_place(incarnation, consumer, { position }, ARGV[5], ARGV[6])
+  local group, topic = find_place(incarnation, consumer, ARGV[5], ARGV[6], position)
   if not group then
     return { 'stale', false }
   end

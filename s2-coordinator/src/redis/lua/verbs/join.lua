@@ -41,7 +41,7 @@ local function create(topic, name, listed)
       call('DEL', P .. index .. old)
     end
     for nth = #topic.waiting, 1, -1 do
-      if topic.waiting[nth] == tonumber(old) then
+      if topic.waiting[nth][1] == tonumber(old) then
         table.remove(topic.waiting, nth)
       end
     end
@@ -50,7 +50,7 @@ local function create(topic, name, listed)
 end
 
 local function verb()
-  local wrong = check_room({ ARGV[5] })
+  local wrong = check_room(ARGV, 5, 1)
   if wrong then
     return wrong
   end

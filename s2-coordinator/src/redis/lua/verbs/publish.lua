@@ -1,5 +1,5 @@
 -- publish <n> (<topic> <key> <fingerprint> <id> <attributes> <data>)*
 local function verb()
-  local answers, wrong = publish((read_events(5)))
+  local answers, wrong = publish(ARGV, 6, tonumber(ARGV[5]))
   return wrong or { 'ok', answers }
 end

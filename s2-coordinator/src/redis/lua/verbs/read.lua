@@ -26,9 +26,9 @@ local function verb()
   if #out == 0 and start == 'tail' then
     call('SADD', P .. 'tails:' .. name, CALLER)
     if name == 's2.journal' then
-      M.tails = true
+      M.tails, M.changed = 1, true
     elseif topics[name] then
-      topics[name].tails = true
+      topics[name].tails = 1
     end
   end
   return { 'ok', from, out, first }

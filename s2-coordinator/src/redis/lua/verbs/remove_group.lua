@@ -18,7 +18,7 @@ local function verb()
   end
   call('UNLINK', P .. 'g:' .. text, P .. 'ready:' .. text, P .. 'suspects:' .. text, P .. 'due:' .. text, P .. 'w:' .. text)
   for nth = #topic.waiting, 1, -1 do
-    if topic.waiting[nth] == tonumber(text) then
+    if topic.waiting[nth][1] == tonumber(text) then
       table.remove(topic.waiting, nth)
     end
   end

@@ -1,7 +1,7 @@
 -- settle (<topic> <group> <incarnation> <consumer> <n> (<position> <delivery> <verb> …)*)*
 --
 -- The verbs: `ack`; `commit <said> <n> <events>`; `nack <delay> <random> <has reason> <reason>`, where the delay may be
--- empty; `dead <reason>`.
+-- empty; `dead <reason>`; `acks <count>`, for so many positions in a row.
 
 local function backoff(attempts, random)
   local full = at_most(C.backoff_base * 2 ^ at_most(attempts - 1, 31), C.backoff_max)
@@ -33,15 +33,15 @@ local function give_back(topic, group, cell, consumer, delay, random, reason)
   return { 'retrying', at }
 end
 
-local function commit(topic, group, position, said, events)
-  local answers, wrong = publish(events)
+local function commit(topic, group, position, said, from, count)
+  local answers, wrong = publish(ARGV, from, count)
   if not answers then
     return wrong
   end
   local out = {}
   for nth, answer in ipairs(answers) do
     local duplicate = type(answer) == 'table'
-    out[nth] = { duplicate and answer[2] or events[nth][4], duplicate and answer[1] or answer, duplicate and 1 or 0 }
+    out[nth] = { duplicate and answer[2] or ARGV[from + (nth - 1) * 6 + 3], duplicate and answer[1] or answer, duplicate and 1 or 0 }
   end
   local cell = find_cell(group, position)
   local extra = find_extra(group, cell)
@@ -113,8 +113,8 @@ end
 local function settle(topic, group, consumer, position, delivery, verb, place)
   local said, events, last, reason
   if verb == 'commit' then
-    said, last = ARGV[place], place + 1
-    events, last = read_events(place + 1)
+    said, events = ARGV[place], tonumber(ARGV[place + 1])
+    last = place + 2 + events * 6
   elseif verb == 'nack' then
     reason, last = ARGV[place + 2] == '1' and ARGV[place + 3], place + 4
   elseif verb == 'dead' then
@@ -130,9 +130,9 @@ local function settle(topic, group, consumer, position, delivery, verb, place)
     return before, last
   elseif verb == 'ack' then
     finish(topic, group, cell, ACKED)
-    return 'acked', last
+    return 1, last
   elseif verb == 'commit' then
-    return commit(topic, group, position, said, events), last
+    return commit(topic, group, position, said, place + 2, events), last
   elseif verb == 'dead' then
     return bury_now(topic, group, cell, position, 'refused', ARGV[place]), last
   elseif cell.attempts >= group.deliveries then
@@ -141,24 +141,53 @@ local function settle(topic, group, consumer, position, delivery, verb, place)
   return give_back(topic, group, cell, consumer, ARGV[place], tonumber(ARGV[place + 1]), reason), last
 end
 
+-- Acks positions in a row: as far as they are alike, in one go. Answers how many.
+local function ack_alike(run, position, delivery, count)
+  local group = run.group
+  if position < group.first or position + count > group.cursor then
+    return 0
+  end
+  local page, _, offset = page_of(group, position)
+  local n = at_most(count, PAGE - position % PAGE)
+  local raw = string.sub(page, offset + 1, offset + CELL_BYTES)
+  if string.sub(page, offset + 1, offset + n * CELL_BYTES) ~= string.rep(raw, n) or
+    not ack_in_run(run, position, delivery) then
+    return 0
+  end
+  run.count = run.count + n - 1
+  return n
+end
+
 local function verb()
   local answers, place = {}, 5
   while place <= #ARGV do
     local name, incarnation, consumer = ARGV[place + 1], tonumber(ARGV[place + 2]), tonumber(ARGV[place + 3])
-    local count, first = tonumber(ARGV[place + 4]), tonumber(ARGV[place + 5])
-    local group, topic = find_place(incarnation, consumer, { first }, ARGV[place], name)
-    place = place + 5
+    local items, first = tonumber(ARGV[place + 4]), tonumber(ARGV[place + 5])
+    local many = ARGV[place + 7] == 'acks' and tonumber(ARGV[place + 8]) or 1
+    local group, topic = find_place(incarnation, consumer, ARGV[place], name, first, first + many - 1)
     local run = group and new_run(group, consumer)
-    for _ = 1, count do
+    place = place + 5
+    for _ = 1, items do
       local position, delivery, what = tonumber(ARGV[place]), tonumber(ARGV[place + 1]), ARGV[place + 2]
+      local count = 1
       place = place + 3
-      if run and what == 'ack' and ack_in_run(run, position, delivery) then
-        answers[#answers + 1] = 'acked'
-      else
-        if run then
-          end_run(topic, run)
+      if what == 'acks' then
+        what, count, place = 'ack', tonumber(ARGV[place]), place + 1
+      end
+      while count > 0 do
+        local alike = run and what == 'ack' and ack_alike(run, position, delivery, count) or 0
+        if alike > 0 then
+          answers[#answers + 1] = alike
+        elseif run and what == 'ack' and ack_in_run(run, position, delivery) then
+          answers[#answers + 1], alike = 1, 1
+        else
+          if run then
+            end_run(topic, run)
+          end
+          answers[#answers + 1], place = settle(topic, group, consumer, position, delivery, what, place)
+          alike = 1
         end
-        answers[#answers + 1], place = settle(topic, group, consumer, position, delivery, what, place)
+        position, count = position + alike, count - alike
       end
     end
     if group then

@@ -8,9 +8,8 @@ local function replay(topic, group, consumer, ranges)
       local cell = find_cell(group, position)
       local event = cell and cell.state == IN_FLIGHT and cell.consumer == consumer and event_of(topic, cell)
       if event then
-        local end_ = #out
-        out[end_ + 1], out[end_ + 2], out[end_ + 3], out[end_ + 4] =
-          struct.pack(INFO, position, cell.delivery, cell.attempts, cell.at), event[1], event[2], event[3]
+        out[#out + 1] =
+          { 'one', struct.pack(INFO, position, cell.delivery, cell.attempts, cell.at), event[1], event[2], event[3] }
       end
     end
   end
@@ -42,16 +41,12 @@ local function verb()
   end
   if #out > 0 or not wait then
     stop_waiting(topic, group, consumer, member)
-  elseif not member.wait then
-    call('ZADD', P .. 'w:' .. int(group.incarnation), 'NX', number(), int(consumer))
-    group.waiting = group.waiting + 1
-    if group.waiting == 1 then
-      table.insert(topic.waiting, group.incarnation)
-    end
+  else
+    start_waiting(topic, group, consumer)
   end
   member.wait = #out == 0 and wait and { ticket, max } or false
   save_member(group, consumer, member)
   -- Whoever was woken for more than it could take passes the word on.
   serve(topic, group)
-  return { 'ok', out }
+  return { 'ok', cmsgpack.pack(out) }
 end
