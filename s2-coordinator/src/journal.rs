@@ -20,9 +20,10 @@ use crate::page::Page;
 /// | entry | subject | params |
 /// |---|---|---|
 /// | `bus.group_created` | topic | `group incarnation starts_at` |
+/// | `bus.group_restored` (MEDIUM): its state was lost | topic | `group incarnation starts_at` |
 /// | `bus.group_removed` | topic | `group floor unsettled` |
 /// | `bus.group_expired` (MEDIUM) | topic | `group floor backlog` |
-/// | `bus.data_loss` (HIGH): a group returned and will not see these | topic | `group events resumes_at` |
+/// | `bus.data_loss` (HIGH): a group will never see these | topic | `group events resumes_at` |
 /// | `bus.dead_letter` (HIGH), `bus.redrive`, `bus.purge` | topic | `id group event position attempts` |
 /// | `bus.trim` | topic | `through events` |
 /// | `journal.trim` | `s2.journal` | `through entries` |

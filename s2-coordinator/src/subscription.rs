@@ -121,7 +121,7 @@ impl Subscribe {
 /// Dropping the consumer, or the end of its process, leaves no trace of it but its unsettled deliveries, which come back
 /// after their deadline one at a time: a consumer holds at most one event whose last handling ended in a time-out or a
 /// crash. A consumer whose process has ended counts as gone one [`Config::ack_timeout`](crate::Config::ack_timeout) after
-/// its last sign of life, at the latest.
+/// its last sign of life, or 6 s where that is longer, at the latest.
 #[async_trait]
 pub trait Consumer: Debug + Send + Sync + 'static {
     /// Waits until there is something, and answers with what there is, 1 to `max` deliveries; none once closed.

@@ -67,9 +67,7 @@ impl Settle for MemoryBus {
     #[instrument(level = "trace", skip_all, err(level = "debug"), fields(settlements = settlements.len()))]
     async fn settle_all(&self, settlements: Vec<(Receipt, Settlement)>) -> Result<Vec<Result<Settled, Error>>, Error> {
         check("batch", || "a batch of settlements".into(), settlements.len(), self.limits().batch)?;
-        let settle =
-            |inner: &mut Inner, (receipt, settlement)| inner.topics.settle(&receipt, settlement, &mut inner.fx);
-        Ok(self.store.with(|inner| settlements.into_iter().map(|each| settle(inner, each)).collect()))
+        Ok(self.store.with(|inner| inner.topics.settle_all(settlements, &mut inner.fx)))
     }
 
     #[instrument(level = "trace", skip_all, err(level = "debug"), fields(topic = %receipt.recipient().topic, group = %receipt.recipient().group, position = %receipt.position()))]

@@ -1,5 +1,6 @@
 //! Settling in memory.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::dead_letter::AttemptEnd;
@@ -8,11 +9,37 @@ use crate::event::Fingerprint;
 use crate::memory::effects::Effects;
 use crate::memory::place::Place;
 use crate::memory::topics::Topics;
+use crate::name::Topic;
 use crate::settle::{Receipt, Settled, Settlement};
 use crate::time::Timestamp;
 
 impl Topics {
     pub(super) fn settle(
+        &mut self,
+        receipt: &Receipt,
+        settlement: Settlement,
+        fx: &mut Effects,
+    ) -> Result<Settled, Error> {
+        let outcome = self.settle_one(receipt, settlement, fx);
+        self.trim(&receipt.recipient().topic, fx);
+        outcome
+    }
+
+    /// Ends several deliveries, and trims their topics once.
+    pub(super) fn settle_all(
+        &mut self,
+        settlements: Vec<(Receipt, Settlement)>,
+        fx: &mut Effects,
+    ) -> Vec<Result<Settled, Error>> {
+        let topics: BTreeSet<Topic> =
+            settlements.iter().map(|(receipt, _)| receipt.recipient().topic.clone()).collect();
+        let outcomes =
+            settlements.into_iter().map(|(receipt, settlement)| self.settle_one(&receipt, settlement, fx)).collect();
+        topics.iter().for_each(|topic| self.trim(topic, fx));
+        outcomes
+    }
+
+    fn settle_one(
         &mut self,
         receipt: &Receipt,
         settlement: Settlement,
@@ -47,7 +74,6 @@ impl Topics {
             place.group.finish(position, fx.now, outcome.clone(), said);
         }
         place.wake(1, fx);
-        self.trim(&receipt.recipient().topic, fx);
         Ok(outcome)
     }
 

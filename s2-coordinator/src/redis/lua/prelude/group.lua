@@ -683,11 +683,12 @@ local function expire(topic, group)
   local index = P .. 'due:' .. int(group.incarnation)
   local served = false
   while budget > 0 do
-    local items = call('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', 0, 8)
+    local items = call('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', 0, 200)
     if #items == 0 then
       break
     end
     local cells, later = {}, {}
+    -- At one point in time, what was due comes back in the order of positions: so all of it is collected first.
     for _, item in ipairs(items) do
       later[item] = NEVER
       local positions = {}
@@ -709,6 +710,7 @@ local function expire(topic, group)
         if cell and (cell.letter ~= false) == is_letter then
           if cell.state == IN_FLIGHT or cell.state == DELAYED then
             if cell.at <= now then
+              cell.item = item
               cells[#cells + 1] = cell
             else
               later[item] = at_most(later[item], cell.at)
@@ -726,6 +728,10 @@ local function expire(topic, group)
         end
       end
     end
+    table.sort(cells, function(a, b) return a.at < b.at or a.at == b.at and a.position < b.position end)
+    for nth = #cells, budget + 1, -1 do
+      later[cells[nth].item], cells[nth] = cells[nth].at, nil
+    end
     for item, at in pairs(later) do
       if at == NEVER then
         call('ZREM', index, item)
@@ -733,7 +739,6 @@ local function expire(topic, group)
         call('ZADD', index, at, item)
       end
     end
-    table.sort(cells, function(a, b) return a.at < b.at or a.at == b.at and a.position < b.position end)
     for _, cell in ipairs(cells) do
       budget = budget - 1
       served = true

@@ -93,13 +93,13 @@ local function check_room(list, from, count)
 end
 
 -- What is to become of each event of a batch: nil to write it, {position, id} of the original for a duplicate, or the
--- number of the event of this batch that says the same. Or nil and an error.
+-- number of the event of this batch that says the same; and which use a key anew. Or nil and an error.
 local function plan(list, from, count)
   local wrong = check_room(list, from, count)
   if wrong then
     return nil, wrong
   end
-  local plans, seen, adds, order = {}, {}, {}, {}
+  local plans, replaced, seen, adds, order = {}, {}, {}, {}, {}
   local name, topic, bytes
   for nth = 0, count - 1 do
     local base = from + nth * 6
@@ -109,6 +109,9 @@ local function plan(list, from, count)
       end
       name = list[base]
       topic, bytes = find_topic(name), adds[name]
+      if topic then
+        expire_keys(topic)
+      end
       if not bytes then
         order[#order + 1], bytes = name, 0
       end
@@ -134,10 +137,7 @@ local function plan(list, from, count)
         what = first
       else
         seen[name .. '\0' .. key] = nth
-        if used then
-          -- Used anew after its window: the older use no longer counts.
-          topic.keys = topic.keys - #key - KEY_BYTES
-        end
+        replaced[nth] = used and true
       end
     end
     if what == nil then
@@ -154,16 +154,16 @@ local function plan(list, from, count)
       return nil, wrong
     end
   end
-  return plans
+  return plans, replaced
 end
 
 -- Publishes a batch, all of it or nothing: topic, key, fingerprint, id, attributes and data for each of `count` events, in
 -- `list` from place `from` on. Answers with a position for each event that was written, {position, id} for each that was
 -- there already; or nil and an error.
 local function publish(list, from, count)
-  local plans, wrong = plan(list, from, count)
+  local plans, replaced = plan(list, from, count)
   if not plans then
-    return nil, wrong
+    return nil, replaced
   end
   local answers, nth, recorded_at = {}, 0, int(now)
   while nth < count do
@@ -184,7 +184,8 @@ local function publish(list, from, count)
         if key ~= '' then
           used[#used + 1], used[#used + 2] = key, struct.pack(KEY, list[base + 2], list[base + 3], position, now)
           ages[#ages + 1] = key
-          topic.keys = topic.keys + #key + KEY_BYTES
+          -- Used anew after its window, the older use no longer counts.
+          topic.keys = topic.keys + (replaced[nth - 1] and 0 or #key + KEY_BYTES)
         end
         if written then
           written[position - written.from + 1] = base

@@ -8,7 +8,7 @@ local function verb()
   local text = string.match(listed, '^%d+')
   local group = find_group(tonumber(text))
   call('HDEL', P .. 'tg:' .. topic.name, name)
-  call('ZREMRANGEBYSCORE', P .. 'removed', '-inf', now - at_least(C.window, C.group_expiry))
+  call('ZREMRANGEBYRANK', P .. 'removed', 0, -10001)
   call('ZADD', P .. 'removed', now, text)
   for _, consumer in ipairs(call('ZRANGE', P .. 'w:' .. text, 0, -1)) do
     local member = group and find_member(group, tonumber(consumer))

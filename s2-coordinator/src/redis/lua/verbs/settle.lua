@@ -159,7 +159,7 @@ local function ack_alike(run, position, delivery, count)
 end
 
 local function verb()
-  local answers, place = {}, 5
+  local answers, touched, place = {}, {}, 5
   while place <= #ARGV do
     local name, incarnation, consumer = ARGV[place + 1], tonumber(ARGV[place + 2]), tonumber(ARGV[place + 3])
     local items, first = tonumber(ARGV[place + 4]), tonumber(ARGV[place + 5])
@@ -193,8 +193,11 @@ local function verb()
     if group then
       end_run(topic, run)
       serve(topic, group)
-      trim(topic)
+      touched[topic.name] = topic
     end
+  end
+  for _, topic in pairs(touched) do
+    trim(topic)
   end
   return { 'ok', answers }
 end

@@ -1,7 +1,5 @@
 //! A day in the life of an event: published, lost in a crash, delivered again, poisonous, redriven, replayed.
 //!
-//! `cargo run --example event_bus`
-//!
 //! Minutes pass in a moment: the fleet runs on a clock that the example moves by hand. Everything that is printed is what
 //! the bus answered.
 
@@ -35,8 +33,7 @@ fn text(data: &[u8]) -> &str {
     std::str::from_utf8(data).unwrap_or("(not text)")
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) async fn run() -> Result<(), Box<dyn Error>> {
     let clock = Arc::new(ManualClock::new("2025-11-12T09:00:00Z".parse::<Timestamp>()?));
     let store = MemoryStore::builder().with_clock(Arc::clone(&clock)).build()?;
     let bus = store.bus();

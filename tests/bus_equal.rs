@@ -1,0 +1,380 @@
+//! Memory and Redis give the same answers to the same random history.
+//!
+//! Each step is done on a fleet in memory and on one on Redis, whose clocks move together. What is compared is everything
+//! that a host can see but for what is random or given by the backend: ids of events, numbers of consumers and groups.
+
+use std::fmt::Write;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use s2_coordinator::conformance::Fleet;
+use s2_coordinator::{
+    Attempt, Config, ConsumerName, DeadLetterId, DeadLetters, Delivery, Error, EscalationId, Event, EventBus, EventType,
+    GroupName, IdempotencyKey, Inbox, NewEscalation, NewEvent, Position, Published, Resolution, Retention,
+    Settled, Settlement, Start, Subject, Subscribe, Subscription, SwarmId, Topic,
+};
+use s2_tests::redis::RedisFleet;
+use s2_tests::servers::RedisServer;
+use s2_tests::{MemoryFleet, counts};
+
+const TOPICS: [Topic; 2] = [Topic::from_static("inputs"), Topic::from_static("outputs")];
+const GROUPS: [GroupName; 2] = [GroupName::from_static("one"), GroupName::from_static("two")];
+const KEYS: [IdempotencyKey; 3] =
+    [IdempotencyKey::from_static("a"), IdempotencyKey::from_static("b"), IdempotencyKey::from_static("c")];
+
+/// One step of a history. Numbers pick from what there is at that moment.
+#[derive(Clone, Debug)]
+enum Step {
+    Publish { events: Vec<Planned> },
+    Subscribe { topic: usize, group: usize, prefetch: usize, timeout: Option<u64>, deliveries: Option<u32>, start: Begin },
+    Close { consumer: usize },
+    Take { consumer: usize, max: usize },
+    Settle { held: usize, how: How },
+    SettleAll { from: usize, count: usize, how: How },
+    Extend { held: usize, by: u64 },
+    Advance { seconds: u64 },
+    Redrive { which: Which },
+    Purge { which: Which },
+    RemoveGroup { topic: usize, group: usize },
+    Read { topic: usize, start: Begin, limit: usize },
+    Escalate { key: usize },
+    Resolve { id: u64, decision: bool },
+}
+
+#[derive(Clone, Debug)]
+struct Planned {
+    topic: usize,
+    key: Option<usize>,
+    data: u8,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Begin {
+    Beginning,
+    Now,
+    After(u64),
+}
+
+#[derive(Clone, Debug)]
+enum How {
+    Ack,
+    Nack(u64),
+    Refuse,
+    Commit(Vec<Planned>),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Which {
+    All,
+    One(u64),
+    Of(usize, usize),
+}
+
+fn planned() -> impl Strategy<Value = Planned> {
+    (0..2_usize, prop_oneof![3 => Just(None), 1 => (0..3_usize).prop_map(Some)], 0..3_u8)
+        .prop_map(|(topic, key, data)| Planned { topic, key, data })
+}
+
+fn begin() -> impl Strategy<Value = Begin> {
+    prop_oneof![4 => Just(Begin::Beginning), 1 => Just(Begin::Now), 1 => (0..40_u64).prop_map(Begin::After)]
+}
+
+fn how() -> impl Strategy<Value = How> {
+    prop_oneof![
+        4 => Just(How::Ack),
+        3 => prop_oneof![Just(0), 1..90_u64].prop_map(How::Nack),
+        1 => Just(How::Refuse),
+        2 => proptest::collection::vec(planned(), 0..4).prop_map(How::Commit),
+    ]
+}
+
+fn which() -> impl Strategy<Value = Which> {
+    prop_oneof![
+        Just(Which::All),
+        (0..12_u64).prop_map(Which::One),
+        (0..2_usize, 0..2_usize).prop_map(|(topic, group)| Which::Of(topic, group)),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let pick = 0..1000_usize;
+    let subscribe = (
+        0..2_usize,
+        0..2_usize,
+        1..40_usize,
+        prop_oneof![2 => Just(None), 1 => (1..90_u64).prop_map(Some)],
+        prop_oneof![3 => Just(None), 1 => (1..4_u32).prop_map(Some)],
+        begin(),
+    );
+    prop_oneof![
+        4 => proptest::collection::vec(planned(), 0..40).prop_map(|events| Step::Publish { events }),
+        3 => subscribe.prop_map(|(topic, group, prefetch, timeout, deliveries, start)| {
+            Step::Subscribe { topic, group, prefetch, timeout, deliveries, start }
+        }),
+        1 => pick.clone().prop_map(|consumer| Step::Close { consumer }),
+        8 => (pick.clone(), prop_oneof![2 => 1..4_usize, 1 => 1..50_usize])
+            .prop_map(|(consumer, max)| Step::Take { consumer, max }),
+        8 => (pick.clone(), how()).prop_map(|(held, how)| Step::Settle { held, how }),
+        3 => (pick.clone(), 1..40_usize, how()).prop_map(|(from, count, how)| Step::SettleAll { from, count, how }),
+        1 => (pick, 1..90_u64).prop_map(|(held, by)| Step::Extend { held, by }),
+        3 => prop_oneof![6 => 1..60_u64, 2 => 3_600..90_000_u64, 1 => 80_000..800_000_u64]
+            .prop_map(|seconds| Step::Advance { seconds }),
+        1 => which().prop_map(|which| Step::Redrive { which }),
+        1 => which().prop_map(|which| Step::Purge { which }),
+        1 => (0..2_usize, 0..2_usize).prop_map(|(topic, group)| Step::RemoveGroup { topic, group }),
+        1 => (0..2_usize, begin(), 1..20_usize).prop_map(|(topic, start, limit)| Step::Read { topic, start, limit }),
+        1 => (0..3_usize).prop_map(|key| Step::Escalate { key }),
+        1 => (0..6_u64, any::<bool>()).prop_map(|(id, decision)| Step::Resolve { id, decision }),
+    ]
+}
+
+/// One of the two fleets, with what it has handed out.
+struct Side {
+    fleet: Box<dyn Fleet>,
+    bus: Arc<dyn EventBus>,
+    inbox: Arc<dyn Inbox>,
+    consumers: Vec<Subscription>,
+    held: Vec<Delivery>,
+}
+
+fn start(begin: Begin) -> Start {
+    match begin {
+        Begin::Beginning => Start::Beginning,
+        Begin::Now => Start::Now,
+        Begin::After(position) => Start::After(Position::new(position)),
+    }
+}
+
+fn new_event(planned: &Planned) -> NewEvent {
+    let (topic, source) = (TOPICS[planned.topic].clone(), SwarmId::from_static("model"));
+    let event = NewEvent::new(topic, EventType::from_static("model"), source).with_data(vec![planned.data; 3]);
+    match planned.key {
+        Some(key) => event.with_idempotency_key(KEYS[key].clone()),
+        None => event,
+    }
+}
+
+fn selection(which: Which) -> DeadLetters {
+    match which {
+        Which::All => DeadLetters::all(),
+        Which::One(id) => DeadLetters::one(DeadLetterId::new(id)),
+        Which::Of(topic, group) => DeadLetters::all().with_topic(TOPICS[topic].clone()).with_group(GROUPS[group].clone()),
+    }
+}
+
+/// What an error says, but for numbers that a backend gives.
+fn told(error: &Error) -> String {
+    match error {
+        Error::IdempotencyConflict { topic, key, .. } => format!("conflict {topic} {key}"),
+        Error::NotRetained { position, .. } => format!("not retained {position}"),
+        other => format!("{}: {other}", other.code()),
+    }
+}
+
+fn said<T>(answer: &Result<T, Error>, say: impl Fn(&T) -> String) -> String {
+    answer.as_ref().map_or_else(told, say)
+}
+
+fn of_published(published: &[Published]) -> String {
+    published.iter().map(|one| format!("{}{} ", one.position, if one.duplicate { "d" } else { "" })).collect()
+}
+
+fn of_event(event: &Event) -> String {
+    format!("{} {} {} {:?} {:?}", event.topic, event.position, event.time, event.data, event.idempotency_key)
+}
+
+fn of_settled(answer: &Result<Settled, Error>) -> String {
+    said(answer, |settled| match settled {
+        Settled::Committed(published) => format!("committed {}", of_published(published)),
+        other => format!("{other:?}"),
+    })
+}
+
+fn of_attempt(attempt: &Attempt) -> String {
+    format!("{attempt:?}")
+}
+
+impl Side {
+    fn new(fleet: Box<dyn Fleet>) -> Self {
+        let (bus, inbox) = (fleet.bus(), fleet.inbox().expect("an inbox"));
+        Self { fleet, bus, inbox, consumers: Vec::new(), held: Vec::new() }
+    }
+
+    fn pick<T>(from: &[T], nth: usize) -> Option<usize> {
+        (!from.is_empty()).then(|| nth % from.len())
+    }
+
+    fn settlement(how: &How) -> Settlement {
+        match how {
+            How::Ack => Settlement::Ack,
+            How::Nack(delay) => {
+                Settlement::Nack { delay: Some(Duration::from_secs(*delay)), reason: Some("again".into()) }
+            }
+            How::Refuse => Settlement::DeadLetter { reason: "no".into() },
+            How::Commit(outputs) => Settlement::Commit(outputs.iter().map(new_event).collect()),
+        }
+    }
+
+    /// Does a step and says what came of it.
+    async fn step(&mut self, step: &Step) -> String {
+        match step {
+            Step::Publish { events } => {
+                let events: Vec<NewEvent> = events.iter().map(new_event).collect();
+                said(&self.bus.publish(&events).await, |published| of_published(published))
+            }
+            Step::Subscribe { topic, group, prefetch, timeout, deliveries, start: begin } => {
+                let mut how = Subscribe::new(TOPICS[*topic].clone(), GROUPS[*group].clone())
+                    .with_prefetch(*prefetch)
+                    .with_start(start(*begin))
+                    .with_consumer(ConsumerName::from_static("somebody"));
+                how.ack_timeout = timeout.map(Duration::from_secs);
+                how.deliveries = *deliveries;
+                match self.bus.subscribe(&how).await {
+                    Ok(subscription) => {
+                        self.consumers.push(subscription);
+                        "subscribed".to_owned()
+                    }
+                    Err(error) => told(&error),
+                }
+            }
+            Step::Close { consumer } => match Self::pick(&self.consumers, *consumer) {
+                Some(nth) => said(&self.consumers.swap_remove(nth).close().await, |()| "closed".to_owned()),
+                None => String::new(),
+            },
+            Step::Take { consumer, max } => self.take(*consumer, *max).await,
+            Step::Settle { held, how } => match Self::pick(&self.held, *held) {
+                Some(nth) => of_settled(&self.bus.settle(&self.held[nth].receipt, Self::settlement(how)).await),
+                None => String::new(),
+            },
+            Step::SettleAll { from, count, how } => match Self::pick(&self.held, *from) {
+                Some(nth) => {
+                    let some = self.held[nth..].iter().take(*count);
+                    let all = some.map(|delivery| (delivery.receipt.clone(), Self::settlement(how))).collect();
+                    said(&self.bus.settle_all(all).await, |all| all.iter().map(of_settled).collect::<Vec<_>>().join("; "))
+                }
+                None => String::new(),
+            },
+            Step::Extend { held, by } => match Self::pick(&self.held, *held) {
+                Some(nth) => {
+                    said(&self.held[nth].extend(Duration::from_secs(*by)).await, |deadline| deadline.to_string())
+                }
+                None => String::new(),
+            },
+            Step::Advance { seconds } => {
+                self.fleet.advance(Duration::from_secs(*seconds)).await;
+                String::new()
+            }
+            Step::Redrive { which } => said(&self.bus.redrive(&selection(*which)).await, |all| format!("{all:?}")),
+            Step::Purge { which } => said(&self.bus.purge(&selection(*which)).await, |all| format!("{all:?}")),
+            Step::RemoveGroup { topic, group } => {
+                said(&self.bus.remove_group(&TOPICS[*topic], &GROUPS[*group]).await, ToString::to_string)
+            }
+            Step::Read { topic, start: begin, limit } => {
+                let page = self.bus.read(&TOPICS[*topic], start(*begin), *limit).await;
+                said(&page, |page| {
+                    let events: Vec<String> = page.items.iter().map(|event| of_event(event)).collect();
+                    format!("{} then {}", events.join("; "), page.next)
+                })
+            }
+            Step::Escalate { key } => {
+                let key = Subject::new(format!("budget {key}")).expect("a subject");
+                said(&self.inbox.escalate(NewEscalation::new(key, "spent")).await, |raised| format!("{raised:?}"))
+            }
+            Step::Resolve { id, decision } => {
+                let resolution = Resolution::new("ada", if *decision { "resume" } else { "stop" });
+                said(&self.inbox.resolve(EscalationId::new(*id), resolution).await, |()| "resolved".to_owned())
+            }
+        }
+    }
+
+    async fn take(&mut self, consumer: usize, max: usize) -> String {
+        let Some(nth) = Self::pick(&self.consumers, consumer) else { return String::new() };
+        let mut told = String::new();
+        for _ in 0..max {
+            match self.consumers[nth].try_next().await {
+                Ok(Some(delivery)) => {
+                    let (attempt, number, deadline) = (delivery.attempt, delivery.receipt.delivery(), delivery.deadline);
+                    write!(told, "{} {attempt} {number} {deadline}; ", of_event(&delivery.event)).expect("text");
+                    self.held.push(delivery);
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    told.push_str(&self::told(&error));
+                    break;
+                }
+            }
+        }
+        told
+    }
+
+    /// Everything else that a host can see.
+    async fn state(&self) -> String {
+        let mut state = String::new();
+        for topic in &TOPICS {
+            for group in self.bus.groups(topic).await.expect("groups") {
+                let counts = (group.floor.get(), group.consumers, group.in_flight, group.returning, group.backlog);
+                writeln!(state, "{topic} {} {counts:?} {}", group.name, group.expired).expect("text");
+            }
+            let oldest = self.bus.read(topic, Start::Beginning, 1).await.expect("read");
+            let end = self.bus.read(topic, Start::Now, 1).await.expect("read").next;
+            writeln!(state, "{topic} from {:?} to {end}", oldest.items.first().map(|event| event.position)).expect("text");
+        }
+        for letter in self.bus.dead_letters(&DeadLetters::all()).await.expect("letters") {
+            let history: Vec<String> = letter.history.iter().map(of_attempt).collect();
+            let (id, event) = (letter.id, of_event(&letter.event));
+            writeln!(state, "{id} {event} {} {} {history:?}", letter.group, letter.died).expect("text");
+        }
+        for escalation in self.inbox.pending(EscalationId::default(), 500).await.expect("escalations") {
+            writeln!(state, "{escalation:?}").expect("text");
+        }
+        state
+    }
+}
+
+/// Whether the answers are alike. Where history is trimmed, either may remember a settle for longer than it must.
+fn alike(memory: &str, redis: &str, trims: bool) -> bool {
+    let forgotten = |answer: &str| trims && answer.starts_with("not retained");
+    let (memory, redis): (Vec<&str>, Vec<&str>) = (memory.split("; ").collect(), redis.split("; ").collect());
+    memory.len() == redis.len()
+        && memory.iter().zip(redis).all(|(one, other)| *one == other || forgotten(one) || forgotten(other))
+}
+
+fn check(steps: &[Step], config: &Config) {
+    let trims = config.topics != Config::default().topics;
+    static SERVER: OnceLock<RedisServer> = OnceLock::new();
+    let server = SERVER.get_or_init(RedisServer::start_volatile);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut memory = Side::new(Box::new(MemoryFleet::new(config.clone())));
+        let mut redis = Side::new(Box::new(RedisFleet::new(server, config.clone()).await));
+        for (nth, step) in steps.iter().enumerate() {
+            let answers = (memory.step(step).await, redis.step(step).await);
+            assert!(alike(&answers.0, &answers.1, trims), "step {nth} {step:?}\nmemory: {}\nredis:  {}", answers.0, answers.1);
+            let states = (memory.state().await, redis.state().await);
+            for (memory, redis) in states.0.lines().zip(states.1.lines()) {
+                assert_eq!(memory, redis, "memory, redis after step {nth} {step:?}");
+            }
+            assert_eq!(states.0, states.1, "memory, redis after step {nth} {step:?}");
+        }
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: counts(100, 3_000), max_shrink_iters: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn memory_and_redis_give_the_same_answers(steps in proptest::collection::vec(step(), 1..80)) {
+        check(&steps, &Config::default());
+    }
+
+    #[test]
+    fn trimming_by_age_changes_nothing_about_that(steps in proptest::collection::vec(step(), 1..80)) {
+        let mut config = Config::default();
+        config.topics = Retention { bytes: u64::MAX >> 12, age: Some(Duration::from_secs(45)) };
+        config.group_expiry = Duration::from_secs(100);
+        config.idempotency_window = Duration::from_secs(50);
+        config.deliveries = 2;
+        check(&steps, &config);
+    }
+}

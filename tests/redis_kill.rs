@@ -1,0 +1,700 @@
+//! Kill test: processes that publish and handle events, and their server, are killed, stopped, paused and cut off while
+//! they work. Whatever happens, what was acknowledged is there once, and so is each effect that was committed.
+//!
+//! The faults are drawn at random; `S2_SEED` draws those of an earlier run again.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ops::Range;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use s2_coordinator::{
+    Config, DeadLetters, Delivery, Error, Event, EventBus, EventBusExt, EventType, Group, GroupName, IdempotencyKey,
+    NewEvent, Random, RedisBus, RedisStore, Retention, Start, Subscribe, Subscription, SwarmId, Topic,
+};
+use s2_tests::counts;
+use s2_tests::servers::RedisServer;
+use s2_tests::workers::{Worker, is_worker};
+use tokio::task::{JoinHandle, JoinSet};
+
+const INPUTS: Topic = Topic::from_static("inputs");
+const OUTPUTS: Topic = Topic::from_static("outputs");
+/// The first event ends the producers, the second the consumers.
+const ENOUGH: Topic = Topic::from_static("enough");
+const GROUP: GroupName = GroupName::from_static("workers");
+const FLEET: SwarmId = SwarmId::from_static("kill");
+
+const PRODUCERS: usize = 2;
+const CONSUMERS: usize = 4;
+/// How many numbers a producer has for its events.
+const NUMBERS: u64 = 1_000_000;
+/// Producers pause while more than so many events wait to be handled.
+const BACKLOG: u64 = 500;
+const ACK_TIMEOUT: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(2);
+/// How long a paused server pauses.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long the work may stand still once there is no fault any more.
+const RECOVERY: Duration = Duration::from_secs(60);
+
+/// As many of each kind as among twenty faults.
+const DECK: [Fault; 20] = [
+    Fault::KillProducer,
+    Fault::KillProducer,
+    Fault::KillConsumer,
+    Fault::KillConsumer,
+    Fault::KillConsumer,
+    Fault::StopProducer,
+    Fault::StopConsumer,
+    Fault::StopConsumer,
+    Fault::StopConsumer,
+    Fault::KillServer,
+    Fault::KillServer,
+    Fault::KillServer,
+    Fault::StopServer,
+    Fault::StopServer,
+    Fault::StopServer,
+    Fault::PauseServer,
+    Fault::CutConnections,
+    Fault::CutConnections,
+    Fault::ForgetScripts,
+    Fault::ForgetScripts,
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    KillProducer,
+    KillConsumer,
+    StopProducer,
+    StopConsumer,
+    // These need the server.
+    KillServer,
+    StopServer,
+    PauseServer,
+    CutConnections,
+    ForgetScripts,
+}
+
+type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+// What all processes have in common.
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.ack_timeout = ACK_TIMEOUT;
+    config.deliveries = 100;
+    // Nothing is dropped before the judge has seen it.
+    config.topics = Retention { bytes: 1 << 30, age: None };
+    config
+}
+
+/// The fleet, as soon as there is a server. A hasty process gives up early: it takes a pause for a lost connection, so
+/// that the server has its requests twice, and sees calls fail.
+async fn connect(url: &str, hasty: bool) -> Result<RedisStore, Error> {
+    let builder = || {
+        let builder = RedisStore::builder(FLEET).with_config(config());
+        let (soon, later) = (Duration::from_millis(250), Duration::from_secs(2));
+        match hasty {
+            true => builder.with_response_timeout(soon).with_connection_timeout(soon).with_patience(later),
+            false => builder,
+        }
+    };
+    again(|| builder().connect(url)).await
+}
+
+fn is_away(error: &Error) -> bool {
+    matches!(error, Error::Backend { retryable: true, .. })
+}
+
+/// Calls until the server is there.
+async fn again<T, F: Future<Output = Result<T, Error>>>(call: impl Fn() -> F) -> Result<T, Error> {
+    loop {
+        match call().await {
+            Err(error) if is_away(&error) => tokio::time::sleep(TICK).await,
+            other => break other,
+        }
+    }
+}
+
+fn event(topic: Topic, data: String) -> NewEvent {
+    NewEvent::new(topic, EventType::from_static("kill"), FLEET).with_data(data)
+}
+
+fn numbers(event: &Event) -> Outcome<Vec<u64>> {
+    Ok(std::str::from_utf8(&event.data)?.split(' ').map(str::parse).collect::<Result<_, _>>()?)
+}
+
+fn below(random: &mut Random, end: u64) -> u64 {
+    u64::try_from(random.bits() % u128::from(end)).expect("less than a u64")
+}
+
+fn millis(random: &mut Random, range: Range<u64>) -> Duration {
+    Duration::from_millis(range.start + below(random, range.end - range.start))
+}
+
+/// A number that the worker was given.
+fn given(name: &str) -> Outcome<u64> {
+    Ok(env::var(name)?.parse()?)
+}
+
+/// Ends when the judge has said so many times that it is enough.
+async fn enough(bus: &RedisBus, times: usize) -> Result<JoinHandle<Result<(), Error>>, Error> {
+    let topic = ENOUGH;
+    let mut tail = again(|| bus.tail(&topic, Start::Beginning)).await?;
+    Ok(tokio::spawn(async move {
+        for _ in 0..times {
+            tail.next().await?;
+        }
+        Ok(())
+    }))
+}
+
+async fn group(bus: &RedisBus) -> Result<Group, Error> {
+    let topic = INPUTS;
+    let groups = again(|| bus.groups(&topic)).await?;
+    groups.into_iter().next().ok_or(Error::UnknownGroup { topic, group: GROUP })
+}
+
+// A producer.
+
+/// A worker's main: publishes until it is enough, and says what was acknowledged.
+#[tokio::test]
+#[ignore = "a worker of the test in this file"]
+async fn producer() {
+    if is_worker()
+        && let Err(error) = produce().await
+    {
+        println!("broken {error:?}");
+    }
+}
+
+async fn produce() -> Outcome {
+    let (mut random, mut next) = (Random::from_seed(given("SEED")?), given("FIRST")?);
+    let bus = connect(&env::var("URL")?, below(&mut random, 4) > 0).await?.bus();
+    let enough = enough(&bus, 1).await?;
+    while !enough.is_finished() {
+        // Rather many calls than large ones: it is calls that lose their answers.
+        let most = 1 + below(&mut random, 20);
+        let batch = next..next + 1 + below(&mut random, most);
+        next = batch.end;
+        publish(&bus, &batch, random.bits()).await?;
+        while batch.start.is_multiple_of(8) && group(&bus).await?.backlog > BACKLOG {
+            tokio::time::sleep(5 * TICK).await;
+        }
+    }
+    Ok(enough.await??)
+}
+
+async fn publish(bus: &RedisBus, batch: &Range<u64>, chance: u128) -> Outcome {
+    let keyed = chance.is_multiple_of(2);
+    let events: Result<Vec<_>, Error> = batch.clone().map(|number| input(number, batch, keyed)).collect();
+    let events = events?;
+    let published = match bus.publish(&events).await {
+        Err(error) if is_away(&error) && keyed => again(|| bus.publish(&events)).await?,
+        Err(error) if is_away(&error) => {
+            // It may or may not have happened. Without keys, another call would be another batch.
+            println!("unsure");
+            return Ok(());
+        }
+        published => published?,
+    };
+    println!("acked {} {}", batch.start, batch.end);
+    if chance.is_multiple_of(16) {
+        let repeated = again(|| bus.publish(&events)).await?;
+        let alike = published.iter().zip(&repeated).all(|(first, repeat)| repeat.duplicate && repeat.id == first.id);
+        return alike.then_some(()).ok_or_else(|| format!("{published:?}, and then {repeated:?}").into());
+    }
+    Ok(())
+}
+
+/// An event that says its number and that of its batch.
+fn input(number: u64, batch: &Range<u64>, keyed: bool) -> Result<NewEvent, Error> {
+    let event = event(INPUTS, format!("{number} {} {}", batch.start, batch.end));
+    let key = IdempotencyKey::new(format!("input-{number}"))?;
+    Ok(if keyed { event.with_idempotency_key(key) } else { event })
+}
+
+// A consumer.
+
+/// A worker's main: commits an output for each input until it is enough, and says so.
+#[tokio::test]
+#[ignore = "a worker of the test in this file"]
+async fn consumer() {
+    if is_worker()
+        && let Err(error) = consume().await
+    {
+        println!("broken {error:?}");
+    }
+}
+
+async fn consume() -> Outcome {
+    let mut random = Random::from_seed(given("SEED")?);
+    let bus = connect(&env::var("URL")?, below(&mut random, 4) > 0).await?.bus();
+    let mut enough = enough(&bus, 2).await?;
+    let how = Subscribe::new(INPUTS, GROUP);
+    loop {
+        let subscription = again(|| bus.subscribe(&how)).await?;
+        tokio::select! {
+            ended = &mut enough => break Ok(ended??),
+            worked = work(&subscription, &mut random) => worked?,
+        }
+    }
+}
+
+/// Works with one subscription for a while.
+async fn work(subscription: &Subscription, random: &mut Random) -> Outcome {
+    // Some wait through anything; others drop their waits half way.
+    let patience = if below(random, 2) == 0 { Duration::from_secs(5) } else { Duration::from_millis(50) };
+    for _ in 0..50 {
+        let max = 1 + usize::try_from(below(random, 10))?;
+        let deliveries = match tokio::time::timeout(patience, subscription.next_batch(max)).await {
+            Ok(Err(error)) if is_away(&error) => continue,
+            Ok(deliveries) => deliveries?,
+            Err(_) => continue,
+        };
+        let mut handling = JoinSet::new();
+        for delivery in deliveries {
+            let chance = below(random, 50);
+            handling.spawn(async move { handle(&delivery, chance).await });
+        }
+        while let Some(handled) = handling.join_next().await {
+            println!("{}", handled??);
+        }
+    }
+    Ok(())
+}
+
+/// Handles a delivery; answers what became of it.
+async fn handle(delivery: &Delivery, chance: u64) -> Outcome<&'static str> {
+    let number = numbers(&delivery.event)?[0];
+    let output = [event(OUTPUTS, number.to_string())];
+    match chance {
+        0 => return Ok("held"),
+        1..=3 => return after(again(|| delivery.nack(Duration::ZERO)).await, "returned"),
+        4..=6 => _ = after(again(|| delivery.extend(ACK_TIMEOUT)).await, "extended")?,
+        _ => {}
+    }
+    after(again(|| delivery.commit(&output)).await, "done")
+}
+
+/// While processes stand still any delivery may turn out stale; nothing else may go wrong.
+fn after<T>(settled: Result<T, Error>, done: &'static str) -> Outcome<&'static str> {
+    match settled {
+        Ok(_) => Ok(done),
+        Err(Error::StaleDelivery { .. } | Error::NotRetained { .. }) => Ok("stale"),
+        Err(error) => Err(error.into()),
+    }
+}
+
+// The chaos.
+
+/// A process, and until when it stands still.
+struct Slot {
+    role: &'static str,
+    worker: Worker,
+    stopped: Option<Instant>,
+}
+
+/// Where the server is while it is not there.
+#[derive(Clone, Copy)]
+struct Outage {
+    fault: Fault,
+    until: Instant,
+}
+
+#[derive(Default)]
+struct Tally {
+    faults: u32,
+    /// The longest time from the end of a fault until something was done, unless an outage came in between.
+    recovery: Option<Duration>,
+}
+
+struct Chaos<'a> {
+    server: &'a RedisServer,
+    random: Random,
+    workers: Vec<Slot>,
+    outage: Option<Outage>,
+    next_number: u64,
+    acked: Vec<Range<u64>>,
+    /// How often workers said what.
+    said: BTreeMap<String, u64>,
+    tallies: BTreeMap<Fault, Tally>,
+    /// Faults after which nothing was done so far, and when each of them ended.
+    recovering: Vec<(Fault, Instant)>,
+    last: Option<Fault>,
+}
+
+impl<'a> Chaos<'a> {
+    fn new(server: &'a RedisServer, seed: u64) -> Self {
+        let mut chaos = Self {
+            server,
+            random: Random::from_seed(seed),
+            workers: Vec::new(),
+            outage: None,
+            next_number: 0,
+            acked: Vec::new(),
+            said: BTreeMap::new(),
+            tallies: BTreeMap::new(),
+            recovering: Vec::new(),
+            last: None,
+        };
+        let roles = [["producer"].repeat(PRODUCERS), ["consumer"].repeat(CONSUMERS)].concat();
+        for role in roles {
+            let worker = chaos.spawn(role);
+            chaos.workers.push(Slot { role, worker, stopped: None });
+        }
+        chaos
+    }
+
+    fn spawn(&mut self, role: &str) -> Worker {
+        let (first, seed) = (self.next_number, below(&mut self.random, u64::MAX));
+        self.next_number += NUMBERS;
+        let (first, seed) = (first.to_string(), seed.to_string());
+        Worker::spawn(role, &[("URL", self.server.url()), ("FIRST", first), ("SEED", seed)])
+    }
+
+    /// So many faults, at any time: during an outage, too.
+    fn rage(&mut self, faults: u32) {
+        let mut deck: Vec<Fault> = DECK.iter().copied().cycle().take(faults as usize).collect();
+        deck.sort_by_cached_key(|_| self.random.bits());
+        self.until_something_is_done();
+        for fault in deck {
+            self.strike(fault);
+            let pause = Instant::now() + millis(&mut self.random, 20..200);
+            self.until("time passes", |_| Instant::now() >= pause);
+            if below(&mut self.random, 2) == 0 {
+                self.until_something_is_done();
+            }
+        }
+        self.until("the server is back", |chaos| chaos.outage.is_none());
+        self.workers.iter_mut().for_each(Slot::resume);
+        self.until_something_is_done();
+    }
+
+    fn strike(&mut self, fault: Fault) {
+        if fault >= Fault::KillServer {
+            self.until("the server is back", |chaos| chaos.outage.is_none());
+        }
+        self.look();
+        let struck = Instant::now();
+        let (random, server) = (&mut self.random, self.server);
+        match fault {
+            Fault::KillProducer => self.kill("producer"),
+            Fault::KillConsumer => self.kill("consumer"),
+            Fault::StopProducer => self.stop("producer"),
+            Fault::StopConsumer => self.stop("consumer"),
+            Fault::KillServer | Fault::StopServer => {
+                let killed = fault == Fault::KillServer;
+                let outage = if killed { millis(random, 0..1_000) } else { millis(random, 100..3_000) };
+                if killed {
+                    server.kill();
+                } else {
+                    server.stop();
+                }
+                self.outage = Some(Outage { fault, until: Instant::now() + outage });
+            }
+            Fault::PauseServer | Fault::CutConnections | Fault::ForgetScripts => annoy(server, fault),
+        }
+        self.last = Some(fault);
+        self.tallies.entry(fault).or_default().faults += 1;
+        let ended = struck + if fault == Fault::PauseServer { PAUSE } else { Duration::ZERO };
+        match self.outage {
+            // What comes with an outage is not told apart from it.
+            Some(_) => self.recovering.clear(),
+            None => self.recovering.push((fault, ended)),
+        }
+    }
+
+    /// One of those of a role that are allowed.
+    fn pick(&mut self, role: &str, allowed: impl Fn(&Slot) -> bool) -> usize {
+        let those = |(_, slot): &(usize, &Slot)| slot.role == role && allowed(slot);
+        let those: Vec<usize> = self.workers.iter().enumerate().filter(those).map(|(nth, _)| nth).collect();
+        let nth = below(&mut self.random, those.len() as u64);
+        those[usize::try_from(nth).expect("a small number")]
+    }
+
+    fn kill(&mut self, role: &'static str) {
+        let nth = self.pick(role, |_| true);
+        self.workers[nth].worker.kill();
+        self.listen(nth, RECOVERY);
+        let worker = self.spawn(role);
+        self.workers[nth] = Slot { role, worker, stopped: None };
+    }
+
+    /// Stops one, but never the last one of its role.
+    fn stop(&mut self, role: &str) {
+        let stop = Instant::now() + millis(&mut self.random, 100..3_000);
+        let nth = self.pick(role, |slot| slot.stopped.is_none());
+        if self.workers.iter().filter(|slot| slot.role == role && slot.stopped.is_none()).count() == 1 {
+            self.workers.iter_mut().filter(|slot| slot.role == role).for_each(Slot::resume);
+        }
+        self.workers[nth].worker.stop();
+        self.workers[nth].stopped = Some(stop);
+    }
+
+    fn until_something_is_done(&mut self) {
+        let before = self.done();
+        self.until("something is done", |chaos| chaos.outage.is_none() && chaos.done() > before);
+    }
+
+    fn done(&self) -> u64 {
+        self.said.get("done").copied().unwrap_or(0)
+    }
+
+    /// Goes on with what is due until something is so.
+    fn until(&mut self, what: &str, so: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + RECOVERY;
+        loop {
+            self.look();
+            if so(self) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{RECOVERY:?} after {:?}: it is not so that {what}", self.last);
+            thread::sleep(TICK);
+        }
+    }
+
+    /// Hears what workers say, and ends what is to end.
+    fn look(&mut self) {
+        let before = self.done();
+        for nth in 0..self.workers.len() {
+            self.listen(nth, Duration::ZERO);
+            let slot = &mut self.workers[nth];
+            if slot.stopped.is_some_and(|until| until <= Instant::now()) {
+                slot.resume();
+            }
+        }
+        let now = Instant::now();
+        if self.done() > before {
+            for (fault, ended) in self.recovering.extract_if(.., |(_, ended)| *ended <= now) {
+                let recovery = &mut self.tallies.entry(fault).or_default().recovery;
+                *recovery = (*recovery).max(Some(now.duration_since(ended)));
+            }
+        }
+        if let Some(Outage { fault, .. }) = self.outage.take_if(|outage| outage.until <= now) {
+            if fault == Fault::KillServer {
+                self.server.restart();
+            } else {
+                self.server.resume();
+            }
+            self.recovering.push((fault, now));
+        }
+    }
+
+    /// Hears what one worker says until it is silent for so long.
+    fn listen(&mut self, nth: usize, silence: Duration) {
+        while let Some(line) = self.workers[nth].worker.line(silence) {
+            assert!(!line.starts_with("broken"), "{} {nth} is {line}", self.workers[nth].role);
+            if let Some(batch) = line.strip_prefix("acked ") {
+                let (first, end) = batch.split_once(' ').expect("two numbers");
+                self.acked.push(first.parse().expect("a number")..end.parse().expect("a number"));
+            } else {
+                *self.said.entry(line).or_default() += 1;
+            }
+        }
+    }
+
+    /// Waits until all workers of a role have ended, and hears their last words.
+    fn end(&mut self, role: &str) {
+        for nth in 0..self.workers.len() {
+            if self.workers[nth].role == role {
+                assert!(self.workers[nth].worker.wait(RECOVERY), "{role} {nth} has not ended well");
+                self.listen(nth, RECOVERY);
+            }
+        }
+    }
+}
+
+/// What a server is asked to do to its clients.
+fn annoy(server: &RedisServer, fault: Fault) {
+    match fault {
+        Fault::PauseServer => server.pause(u64::try_from(PAUSE.as_millis()).expect("a small number")),
+        Fault::ForgetScripts => {
+            assert_eq!(server.command(&["FUNCTION", "FLUSH"]), "OK");
+            assert_eq!(server.command(&["SCRIPT", "FLUSH"]), "OK");
+        }
+        _ => {
+            // A connection that listens is not of the normal type any more.
+            for kind in ["normal", "pubsub"] {
+                let killed = server.command(&["CLIENT", "KILL", "TYPE", kind]);
+                assert!(killed.parse::<u32>().is_ok(), "{killed}");
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn resume(&mut self) {
+        if self.stopped.take().is_some() {
+            self.worker.resume();
+        }
+    }
+}
+
+// The judge.
+
+/// An event of the inputs: where it is, its number, and the numbers of its batch.
+type Input = (u64, u64, Range<u64>);
+
+/// What is there in the end.
+#[derive(Clone, Default)]
+struct Evidence {
+    /// The numbers of batches that were acknowledged.
+    acked: Vec<Range<u64>>,
+    inputs: Vec<Input>,
+    /// The events of the outputs: where each is, and the number of its input.
+    outputs: Vec<(u64, u64)>,
+    letters: usize,
+}
+
+impl Evidence {
+    async fn collect(bus: &RedisBus, acked: Vec<Range<u64>>) -> Outcome<Self> {
+        let mut evidence = Self { acked, ..Self::default() };
+        for event in read_all(bus, &INPUTS).await? {
+            let [number, first, end] = numbers(&event)?[..] else { return Err("no input".into()) };
+            evidence.inputs.push((event.position.get(), number, first..end));
+        }
+        for event in read_all(bus, &OUTPUTS).await? {
+            evidence.outputs.push((event.position.get(), numbers(&event)?[0]));
+        }
+        evidence.letters = bus.dead_letters(&DeadLetters::all()).await?.len();
+        Ok(evidence)
+    }
+
+    /// What is wrong.
+    fn judge(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let inputs = occurrences(self.inputs.iter().map(|(_, number, _)| *number));
+        let outputs = occurrences(self.outputs.iter().map(|(_, number)| *number));
+        wrong.extend(gap(self.inputs.iter().map(|(position, ..)| *position)).map(|gap| format!("inputs: {gap}")));
+        wrong.extend(gap(self.outputs.iter().map(|(position, _)| *position)).map(|gap| format!("outputs: {gap}")));
+        let lost = self.acked.iter().cloned().flatten().filter(|number| !inputs.contains_key(number));
+        wrong.extend(lost.map(|number| format!("input {number} was acknowledged and is not there")));
+        for batch in self.inputs.chunk_by(|(.., one), (.., next)| one == next) {
+            if !batch.iter().map(|(_, number, _)| *number).eq(batch[0].2.clone()) {
+                wrong.push(format!("a batch is not there as a whole: {batch:?}"));
+            }
+        }
+        for (number, times) in &inputs {
+            let effects = outputs.get(number).copied().unwrap_or(0);
+            if (*times, effects) != (1, 1) {
+                wrong.push(format!("input {number} is there {times} times, its output {effects} times"));
+            }
+        }
+        let stray = outputs.keys().filter(|number| !inputs.contains_key(number));
+        wrong.extend(stray.map(|number| format!("output {number} has no input")));
+        wrong.extend((self.letters > 0).then(|| format!("{} dead letters", self.letters)));
+        wrong
+    }
+}
+
+fn occurrences(numbers: impl Iterator<Item = u64>) -> BTreeMap<u64, usize> {
+    let mut times = BTreeMap::new();
+    numbers.for_each(|number| *times.entry(number).or_default() += 1);
+    times
+}
+
+fn gap(positions: impl Iterator<Item = u64>) -> Option<String> {
+    let (expected, found) = (1..).zip(positions).find(|(expected, found)| expected != found)?;
+    Some(format!("position {found} where {expected} should be"))
+}
+
+async fn read_all(bus: &RedisBus, topic: &Topic) -> Result<Vec<Arc<Event>>, Error> {
+    let (mut events, mut start) = (Vec::new(), Start::Beginning);
+    loop {
+        let page = bus.read(topic, start, 500).await?;
+        if page.items.is_empty() {
+            break Ok(events);
+        }
+        start = Start::After(page.next);
+        events.extend(page.items);
+    }
+}
+
+#[test]
+fn the_judge_sees_what_is_wrong() {
+    // Three batches, the last one not acknowledged.
+    let input = |position: u64, batch: Range<u64>| (position, position + 9, batch);
+    let inputs = vec![input(1, 10..12), input(2, 10..12), input(3, 12..13), input(4, 13..14)];
+    let outputs = vec![(1, 11), (2, 10), (3, 13), (4, 12)];
+    let good = Evidence { acked: vec![12..13, 10..12], inputs, outputs, letters: 0 };
+    assert_eq!(good.judge(), [""; 0]);
+
+    let check = |spoil: fn(&mut Evidence), wrong: &[&str]| {
+        let mut evidence = good.clone();
+        spoil(&mut evidence);
+        let said = evidence.judge();
+        assert!(
+            said.len() == wrong.len() && said.iter().zip(wrong).all(|(said, part)| said.contains(part)),
+            "{said:?}"
+        );
+    };
+    check(|bad| bad.acked.push(20..21), &["input 20 was acknowledged and is not there"]);
+    check(|bad| bad.inputs.push((5, 13, 13..14)), &["not there as a whole", "input 13 is there 2 times"]);
+    let twice: fn(&mut Evidence) = |bad| bad.inputs.extend([(5, 10, 10..12), (6, 11, 10..12)]);
+    check(twice, &["input 10 is there 2 times", "input 11 is there 2 times"]);
+    check(|bad| _ = bad.outputs.pop(), &["input 12 is there 1 times, its output 0 times"]);
+    check(|bad| bad.outputs.push((5, 12)), &["input 12 is there 1 times, its output 2 times"]);
+    check(|bad| bad.outputs.push((5, 14)), &["output 14 has no input"]);
+    check(|bad| bad.inputs.push((5, 14, 14..16)), &["not there as a whole", "input 14 is there 1 times, its output 0"]);
+    check(|bad| bad.inputs[3].0 = 5, &["inputs: position 5 where 4 should be"]);
+    check(|bad| bad.outputs.iter_mut().for_each(|output| output.0 += 1), &["outputs: position 2 where 1 should be"]);
+    check(|bad| bad.letters = 1, &["1 dead letters"]);
+}
+
+/// Waits until a group is as it should be.
+async fn until(bus: &RedisBus, what: &str, so: impl Fn(&Group) -> bool) {
+    let deadline = Instant::now() + RECOVERY;
+    loop {
+        let group = group(bus).await.expect("the group");
+        if so(&group) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "after {RECOVERY:?} the group is not {what}: {group:?}");
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_effect_exists_once_whoever_is_killed() {
+    let seed = env::var("S2_SEED").map_or_else(
+        |_| below(&mut Random::from_system(), u64::MAX),
+        |seed| seed.parse().expect("S2_SEED is a number"),
+    );
+    println!("S2_SEED={seed}");
+    let server = RedisServer::start();
+    let bus = connect(&server.url(), false).await.expect("a fleet").bus();
+    drop(bus.subscribe(&Subscribe::new(INPUTS, GROUP)).await.expect("a group"));
+
+    let begun = Instant::now();
+    let mut chaos = Chaos::new(&server, seed);
+    chaos.rage(counts(20, 200));
+    let raged = begun.elapsed();
+    bus.publish_one(&event(ENOUGH, "producers".to_owned())).await.expect("published");
+    chaos.end("producer");
+    until(&bus, "done", |group| (group.in_flight, group.returning, group.backlog) == (0, 0, 0)).await;
+    let worked = begun.elapsed();
+    bus.publish_one(&event(ENOUGH, "consumers".to_owned())).await.expect("published");
+    chaos.end("consumer");
+    until(&bus, "left by all", |group| group.consumers == 0).await;
+
+    let acked: usize = chaos.acked.iter().map(|batch| usize::try_from(batch.end - batch.start).expect("a few")).sum();
+    let evidence = Evidence::collect(&bus, std::mem::take(&mut chaos.acked)).await.expect("evidence");
+    let (inputs, outputs) = (evidence.inputs.len(), evidence.outputs.len());
+    for (fault, Tally { faults, recovery }) in &chaos.tallies {
+        let recovery = recovery.map_or("-".to_owned(), |recovery| format!("{recovery:.1?}"));
+        println!("{faults:4} x {fault:?}; something was done again within {recovery}");
+    }
+    println!("{inputs} events published, {acked} acknowledged, {outputs} outputs; workers said {:?}", chaos.said);
+    let rate = f64::from(u32::try_from(outputs).expect("not so many")) / worked.as_secs_f64();
+    println!("{rate:.0} events/s; faults for {raged:.1?}, all settled after {:.1?} more", worked - raged);
+    let wrong = evidence.judge();
+    assert!(
+        wrong.is_empty(),
+        "{} things are wrong (S2_SEED={seed}): {:#?}",
+        wrong.len(),
+        &wrong[..wrong.len().min(20)]
+    );
+}
