@@ -20,7 +20,10 @@ use crate::time::Timestamp;
 
 /// The attributes of an event that is to be published, as JSON.
 pub(super) fn attributes(event: &NewEvent, id: EventId) -> Vec<u8> {
-    serde_json::to_vec(&Attributes { event, id }).unwrap_or_default()
+    let mut json = Vec::with_capacity(192);
+    // Attributes are texts, which all have a JSON form.
+    serde_json::to_writer(&mut json, &Attributes { event, id }).unwrap_or_default();
+    json
 }
 
 struct Attributes<'a> {
@@ -167,7 +170,7 @@ pub(super) fn dead_letter(reply: &Reply) -> Option<DeadLetter> {
 /// A failure as a script keeps it: delivery, consumer, name, start, end, kind, reason, when it was due again, death.
 fn attempt(failure: &Reply) -> Option<Attempt> {
     let time = |nth: usize| failure.get(nth)?.as_u64().map(Timestamp::from_micros);
-    let reason = failure.get(6)?.as_str().map(|reason| Text::new(reason));
+    let reason = failure.get(6)?.as_str().map(Text::new);
     let end = match failure.get(5)?.as_str()? {
         "nacked" => AttemptEnd::Nacked { reason, retry_at: time(7) },
         "refused" => AttemptEnd::Refused { reason: reason.unwrap_or_default() },

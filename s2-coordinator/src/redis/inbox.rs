@@ -37,7 +37,7 @@ impl Inbox for RedisInbox {
         let mut call = self.store.call_once(ESCALATE);
         call.arg(escalation.key.as_str());
         call.arg(escalation.reason.as_str());
-        call.arg(escalation.payload.to_vec());
+        call.arg(&escalation.payload);
         call.arg(escalation.severity.as_str());
         call.arg(escalation.trace.map(|trace| trace.to_string()).unwrap_or_default());
         let answer = call.answer().await?;

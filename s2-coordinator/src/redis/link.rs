@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
 use tokio::time::Instant;
 
 use crate::redis::failure::{Cure, Failure, cure};
@@ -174,12 +174,12 @@ impl Link {
     }
 
     /// Runs a script. Tries again as long as patience lasts, so the script must be one that may be repeated.
-    pub(super) async fn run(&self, script: &'static Script, args: &[impl AsRef<[u8]> + Sync]) -> Result<Reply, Failure> {
+    pub(super) async fn run(&self, script: &'static Script, call: &Cmd) -> Result<Reply, Failure> {
         let begun = Instant::now();
         let mut pause = SHORTEST_PAUSE;
         loop {
             let reason = match self.open().await {
-                Ok(open) => match self.run_on(&open, script, args).await {
+                Ok(open) => match self.run_on(&open, script, call).await {
                     Ok(reply) => return Ok(reply),
                     Err(error) => {
                         let cure = cure(&error);
@@ -205,38 +205,35 @@ impl Link {
         }
     }
 
-    async fn run_on(
-        &self,
-        open: &Open,
-        script: &'static Script,
-        args: &[impl AsRef<[u8]>],
-    ) -> Result<Reply, RedisError> {
+    async fn run_on(&self, open: &Open, script: &'static Script, call: &Cmd) -> Result<Reply, RedisError> {
         let mut connection = open.connection.clone();
-        let foreign;
-        let library = if ALL.iter().any(|own| std::ptr::eq(*own, script)) {
-            &self.library
-        } else {
-            foreign = self.library_of(script);
-            &foreign
-        };
-        let mut call = redis::cmd("FCALL");
-        call.arg(library.function(script));
-        for arg in args {
-            call.arg(arg.as_ref());
-        }
-        match connection.req_packed_command(&call).await.and_then(Value::extract_error) {
+        match connection.req_packed_command(call).await.and_then(Value::extract_error) {
             Err(error) if cure(&error) == Cure::Load => {
-                load(&mut connection, library).await?;
-                connection.req_packed_command(&call).await.and_then(Value::extract_error)
+                match self.foreign(script) {
+                    None => load(&mut connection, &self.library).await?,
+                    Some(library) => load(&mut connection, &library).await?,
+                }
+                connection.req_packed_command(call).await.and_then(Value::extract_error)
             }
             answer => answer,
         }
         .map(Reply::from)
     }
 
-    fn library_of(&self, script: &'static Script) -> Arc<Library> {
+    /// The beginning of a call.
+    pub(super) fn call(&self, script: &'static Script) -> Cmd {
+        let mut call = redis::cmd("FCALL");
+        call.arg(self.foreign(script).map_or_else(|| self.library.function(script), |own| own.function(script)));
+        call
+    }
+
+    /// The library of a host's script.
+    fn foreign(&self, script: &'static Script) -> Option<Arc<Library>> {
+        if ALL.iter().any(|own| std::ptr::eq(*own, script)) {
+            return None;
+        }
         let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(foreign.entry(script.name()).or_insert_with(|| Arc::new(Library::new(&[script]))))
+        Some(Arc::clone(foreign.entry(script.name()).or_insert_with(|| Arc::new(Library::new(&[script])))))
     }
 }
 
@@ -268,7 +265,7 @@ fn deliver(post: &Post, push: PushInfo, everybody: &str) {
     if let (PushKind::Message, Some(Value::BulkString(channel)), Some(Value::BulkString(message))) =
         (push.kind, data.next(), data.next())
     {
-        if channel == everybody.as_bytes() { post.woken(&message) } else { post.deliver(&message) }
+        if channel == everybody.as_bytes() { post.woken(&message) } else { post.deliver(message) }
     }
 }
 

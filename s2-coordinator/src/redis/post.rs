@@ -145,8 +145,8 @@ impl Post {
     }
 
     /// Delivers a message to this process, as a script packed it.
-    pub(super) fn deliver(&self, packed: &[u8]) {
-        self.understand(Reply::unpack(packed));
+    pub(super) fn deliver(&self, packed: Vec<u8>) {
+        self.understand(Reply::unpack(&packed.into()));
     }
 
     fn understand(&self, message: Option<Reply>) {

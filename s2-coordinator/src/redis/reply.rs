@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use redis::Value;
+use rmpv::ValueRef;
 
 /// The answer of a [`Script`](crate::Script), or what another process was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,9 +54,25 @@ impl Reply {
         self.as_list()?.get(nth)
     }
 
-    /// Reads what a script packed.
-    pub(super) fn unpack(packed: &[u8]) -> Option<Self> {
-        rmpv::decode::read_value(&mut &packed[..]).ok().map(Self::from)
+    /// Reads what a script packed, without copying texts.
+    pub(super) fn unpack(packed: &Bytes) -> Option<Self> {
+        let mut rest = &packed[..];
+        let value = rmpv::decode::read_value_ref(&mut rest).ok()?;
+        Some(Self::from_packed(&value, packed))
+    }
+
+    fn from_packed(value: &ValueRef<'_>, packed: &Bytes) -> Self {
+        match value {
+            ValueRef::Integer(number) => number.as_i64().map_or(Self::Nil, Self::Int),
+            ValueRef::Boolean(true) => Self::Int(1),
+            ValueRef::String(text) => Self::Bytes(packed.slice_ref(text.as_bytes())),
+            ValueRef::Binary(bytes) => Self::Bytes(packed.slice_ref(bytes)),
+            ValueRef::Array(values) => {
+                Self::List(values.iter().map(|value| Self::from_packed(value, packed)).collect())
+            }
+            // A script packs a number that is no integer, or names, only by mistake.
+            _ => Self::Nil,
+        }
     }
 }
 
@@ -68,20 +85,6 @@ impl From<Value> for Reply {
             Value::Okay => Self::Bytes(Bytes::from_static(b"OK")),
             Value::Boolean(true) => Self::Int(1),
             Value::Array(values) | Value::Set(values) => Self::List(values.into_iter().map(Self::from).collect()),
-            _ => Self::Nil,
-        }
-    }
-}
-
-impl From<rmpv::Value> for Reply {
-    fn from(value: rmpv::Value) -> Self {
-        match value {
-            rmpv::Value::Integer(number) => number.as_i64().map_or(Self::Nil, Self::Int),
-            rmpv::Value::Boolean(true) => Self::Int(1),
-            // A script packs a number that is no integer only by mistake.
-            rmpv::Value::String(text) => Self::Bytes(text.into_bytes().into()),
-            rmpv::Value::Binary(bytes) => Self::Bytes(bytes.into()),
-            rmpv::Value::Array(values) => Self::List(values.into_iter().map(Self::from).collect()),
             _ => Self::Nil,
         }
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use redis::Cmd;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -122,8 +123,8 @@ impl RedisStore {
 
     /// A fleet with settings of its own.
     pub fn builder(fleet: SwarmId) -> RedisStoreBuilder {
-        let mut config = Config::default();
-        config.journal = Retention { bytes: 1024 * 1024 * 1024, age: Some(7 * DAY) };
+        let journal = Retention { bytes: 1024 * 1024 * 1024, age: Some(7 * DAY) };
+        let config = Config { journal, ..Config::default() };
         RedisStoreBuilder { fleet, config, clock: None, seed: None, patience: Patience::default() }
     }
 
@@ -144,8 +145,7 @@ impl RedisStore {
     ///
     /// It may or may not have happened.
     pub async fn call(&self, script: &'static Script, keys: &[&str], args: &[&[u8]]) -> Result<Reply, Error> {
-        let mut call = self.call_once(script);
-        call.keys(keys);
+        let mut call = self.shared.begin(script, keys, Some(Lane::take(&self.shared)));
         args.iter().for_each(|arg| call.arg(*arg));
         call.answer().await
     }
@@ -176,11 +176,7 @@ impl RedisStore {
 
     /// A call that must not happen twice.
     pub(super) fn call_once(&self, script: &'static Script) -> Call<'_> {
-        let lane = Lane::take(&self.shared);
-        let mut call = self.shared.call_again(script);
-        call.args[Call::LANE] = format!("{} {}", lane.number, self.number()).into();
-        call.lane = Some(lane);
-        call
+        self.shared.begin(script, &[], Some(Lane::take(&self.shared)))
     }
 
     /// Something is due at `at`: this process sees to it.
@@ -195,10 +191,19 @@ impl Shared {
     }
 
     pub(super) fn call_again(&self, script: &'static Script) -> Call<'_> {
+        self.begin(script, &[], None)
+    }
+
+    fn begin<'a>(&'a self, script: &'static Script, keys: &[&str], lane: Option<Lane<'a>>) -> Call<'a> {
+        let mut command = self.link.call(script);
+        command.arg(keys.len() + 1).arg(&self.prefix);
+        for key in keys {
+            command.arg(format!("{}{key}", self.prefix));
+        }
         let now = self.clock.as_ref().map(|clock| clock.now().as_micros().to_string()).unwrap_or_default();
-        let (prefix, process, settings) = (self.prefix.clone(), self.process.clone(), self.settings.clone());
-        let head = ["1".to_owned(), prefix, process, now, String::new(), settings];
-        Call { shared: self, script, args: head.map(String::into_bytes).into(), keys: 0, lane: None }
+        let request = lane.as_ref().map(|lane| format!("{} {}", lane.number, self.number())).unwrap_or_default();
+        command.arg(&self.process).arg(now).arg(request).arg(&self.settings);
+        Call { shared: self, script, command, _lane: lane }
     }
 
     pub(super) fn arm(&self, at: Timestamp) {
@@ -214,40 +219,27 @@ impl Shared {
 pub(super) struct Call<'a> {
     shared: &'a Shared,
     script: &'static Script,
-    /// The number of keys, the keys, and the arguments: the process, the time, lane and number of the request, the settings,
-    /// the rest.
-    args: Vec<Vec<u8>>,
-    keys: usize,
-    lane: Option<Lane<'a>>,
+    command: Cmd,
+    /// Held until there is an answer.
+    _lane: Option<Lane<'a>>,
 }
 
 impl Call<'_> {
-    const KEYS: usize = 0;
-    const LANE: usize = 4;
-
-    fn keys(&mut self, keys: &[&str]) {
-        let prefix = &self.shared.prefix;
-        let keys: Vec<Vec<u8>> = keys.iter().map(|key| format!("{prefix}{key}").into()).collect();
-        self.keys = keys.len();
-        self.args.splice(2..2, keys);
-        self.args[Self::KEYS] = (self.keys + 1).to_string().into();
-    }
-
     /// Adds an argument.
-    pub(super) fn arg(&mut self, arg: impl Into<Vec<u8>>) {
-        self.args.push(arg.into());
+    pub(super) fn arg(&mut self, arg: impl AsRef<[u8]>) {
+        self.command.arg(arg.as_ref());
     }
 
     /// Adds a number.
     pub(super) fn number(&mut self, number: impl fmt::Display) {
-        self.args.push(number.to_string().into());
+        self.command.arg(number.to_string());
     }
 
     /// Runs it until everything that was due is done, and answers with what the verb said.
     pub(super) async fn answer(self) -> Result<Reply, Error> {
         let script = self.script.name();
         for _ in 0..MOST_CALLS {
-            let reply = self.shared.link.run(self.script, &self.args).await?;
+            let reply = self.shared.link.run(self.script, &self.command).await?;
             match reply.get(0).and_then(Reply::as_str) {
                 Some("again") => {}
                 Some("layout") => {

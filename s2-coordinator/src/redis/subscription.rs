@@ -296,7 +296,7 @@ impl Inner {
     }
 
     /// Reads deliveries: runs of events that were never handed out, and others one by one.
-    fn deliveries(&self, recipient: &Arc<Recipient>, told: &[u8]) -> Option<Vec<Delivery>> {
+    fn deliveries(&self, recipient: &Arc<Recipient>, told: &Bytes) -> Option<Vec<Delivery>> {
         let mut deliveries = Vec::new();
         for part in Reply::unpack(told)?.as_list()? {
             let parts = part.as_list()?;
@@ -309,12 +309,12 @@ impl Inner {
         Some(deliveries)
     }
 
-    /// The first position, the deadline, and entries of the stream.
+    /// The first position, the deadline, and the three parts of each event.
     fn run(&self, recipient: &Arc<Recipient>, parts: &[Reply], deliveries: &mut Vec<Delivery>) -> Option<()> {
-        let [_, first, deadline, entries] = parts else { return None };
+        let [_, first, deadline, events] = parts else { return None };
         let (mut position, deadline) = (Position::new(first.as_u64()?), Timestamp::from_micros(deadline.as_u64()?));
-        for entry in entries.as_list()? {
-            let [_, attributes, _, data, _, recorded] = entry.get(1)?.as_list()? else { return None };
+        for event in events.as_list()?.chunks(3) {
+            let [attributes, data, recorded] = event else { return None };
             let event = [attributes.as_bytes()?, data.as_bytes()?, recorded.as_bytes()?];
             deliveries.push(self.delivery(recipient, position, event, (1, 1, deadline))?);
             position = position.next();

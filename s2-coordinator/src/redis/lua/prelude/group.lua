@@ -476,25 +476,43 @@ local function next_returning(group, member)
   return tonumber(ready or suspect or nil)
 end
 
--- Entries of a topic from a position on: those that this step has written itself, or what the stream has.
-local function fresh_entries(topic, from, limit)
+-- Events of a topic from a position on, three parts for each, and where they begin: what this step has written itself, or
+-- what the stream has.
+local function fresh_events(topic, from, limit)
   local written = topic.written
   if written and from >= written.from then
     local entries = {}
     for nth = 1, at_most(limit, topic.next - from) do
       local base = written[from - written.from + nth]
-      entries[nth] = { 0, { 'e', written.list[base + 4], 'd', written.list[base + 5], 't', written.at } }
+      local place = nth * 3
+      entries[place - 2], entries[place - 1], entries[place] = written.list[base + 4], written.list[base + 5], written.at
     end
     return entries, from
   end
   local entries = entries_from(P .. 'e:' .. topic.name, from, at_most(limit, topic.next - from), average_of(topic))
-  return entries, entries[1] and id_position(entries[1]) or topic.next
+  local count, parts = #entries, {}
+  if count == 0 then
+    return parts, topic.next
+  end
+  if id_position(entries[count]) ~= id_position(entries[1]) + count - 1 then
+    -- Somebody has deleted some: up to the first gap.
+    local first = id_position(entries[1])
+    count = 1
+    while id_position(entries[count + 1]) == first + count do
+      count = count + 1
+    end
+  end
+  for nth = 1, count do
+    local fields, place = entries[nth][2], nth * 3
+    parts[place - 2], parts[place - 1], parts[place] = fields[2], fields[4], fields[6]
+  end
+  return parts, id_position(entries[1])
 end
 
 -- Fresh events for a member, as many as there are in a row.
 local function take_fresh(topic, group, consumer, member, max, out, ranges)
   local from = group.cursor
-  local entries, found = fresh_entries(topic, from, max)
+  local parts, found = fresh_events(topic, from, max)
   if found > from then
     table.insert(group.gaps, { from, found - 1 })
     group.cursor = found
@@ -505,19 +523,10 @@ local function take_fresh(topic, group, consumer, member, max, out, ranges)
     end
     return 0
   end
-  local count = #entries
-  if entries[count][1] ~= 0 and id_position(entries[count]) ~= from + count - 1 then
-    count = 1
-    while id_position(entries[count + 1]) == from + count do
-      count = count + 1
-    end
-    for nth = #entries, count + 1, -1 do
-      entries[nth] = nil
-    end
-  end
+  local count = #parts / 3
   local deadline = now + member.timeout
   fill(group, from, count, struct.pack(CELL, IN_FLIGHT, 0, consumer, 1, 0, 1, now, deadline))
-  out[#out + 1] = { 'run', from, deadline, entries }
+  out[#out + 1] = { 'run', from, deadline, parts }
   ranges[#ranges + 1], ranges[#ranges + 2] = from, count
   group.cursor = from + count
   group.in_flight = group.in_flight + count
@@ -550,7 +559,7 @@ local function take_returning(topic, group, consumer, member, position, out, ran
   return 1
 end
 
--- Hands out at most `max` events, as {'run', first position, deadline, entries} for those that were never handed out, and
+-- Hands out at most `max` events, as {'run', first position, deadline, {e, d, t, …}} for those that were never handed out, and
 -- {'one', INFO, e, d, t} for others. Remembers it under the ticket.
 local function hand_out(topic, group, consumer, member, max, ticket)
   local out, ranges, taken = {}, {}, 0
@@ -648,10 +657,9 @@ local function serve(topic, group, head)
           stop_waiting(topic, group, consumer, member)
           local bytes = 0
           for _, part in ipairs(out) do
-            for _, entry in ipairs(part[1] == 'run' and part[4] or {}) do
-              bytes = bytes + #entry[2][2] + #entry[2][4]
+            for _, text in ipairs(part[1] == 'run' and part[4] or part) do
+              bytes = bytes + #text
             end
-            bytes = bytes + (part[1] == 'one' and #part[3] + #part[4] or 0)
           end
           -- Whoever is told of much comes and gets it.
           push(member.process, { 'delivered', consumer, ticket, bytes <= 65536 and cmsgpack.pack(out) or false })

@@ -76,15 +76,16 @@ end
 
 -- An error where the topics of a batch that are not there yet are more than there may be.
 local function check_room(list, from, count)
-  local seen, fresh, last = {}, 0, nil
-  for nth = 0, count - 1 do
-    local name = list[from + nth * 6]
+  local seen, fresh, last = nil, 0, nil
+  for place = from, from + (count - 1) * 6, 6 do
+    local name = list[place]
     if name ~= last then
       last = name
-      if not seen[name] and not find_topic(name) then
-        fresh = fresh + 1
+      if not find_topic(name) then
+        seen = seen or {}
+        fresh = fresh + (seen[name] and 0 or 1)
+        seen[name] = true
       end
-      seen[name] = true
     end
   end
   if fresh > 0 and M.topics + fresh > C.topics then
@@ -169,7 +170,7 @@ local function publish(list, from, count)
   while nth < count do
     local topic = make_topic(list[from + nth * 6])
     local name, stream, position, total = topic.name, P .. 'e:' .. topic.name, topic.next, topic.total
-    local used, ages = {}, { now }
+    local used, ages
     local written = #topic.waiting > 0 and { from = position, list = list, at = recorded_at }
     if topic.first == position then
       topic.oldest = now
@@ -182,6 +183,7 @@ local function publish(list, from, count)
         call('XADD', stream, position, 'e', attributes, 'd', data, 't',
           position % STRIDE == 0 and recorded_at .. ' ' .. int(total) or recorded_at)
         if key ~= '' then
+          used, ages = used or {}, ages or { now }
           used[#used + 1], used[#used + 2] = key, struct.pack(KEY, list[base + 2], list[base + 3], position, now)
           ages[#ages + 1] = key
           -- Used anew after its window, the older use no longer counts.
@@ -203,7 +205,7 @@ local function publish(list, from, count)
     if topic.first == position then
       topic.oldest = NEVER
     end
-    if #used > 0 then
+    if used then
       call('HSET', P .. 'k:' .. name, unpack(used))
       call('RPUSH', P .. 'ka:' .. name, cmsgpack.pack(ages))
       topic.oldest_key = at_most(topic.oldest_key, now)
