@@ -214,8 +214,14 @@ impl EventBus for RedisBus {
     async fn close(&self) -> Result<(), Error> {
         self.handle.closed.send_replace(true);
         let consumers = std::mem::take(&mut *self.handle.consumers.lock().unwrap_or_else(PoisonError::into_inner));
-        for consumer in &consumers {
-            consumer.close().await?;
+        let mut left = consumers.into_iter();
+        while let Some(consumer) = left.next() {
+            if let Err(error) = consumer.close().await {
+                let mut consumers = self.handle.consumers.lock().unwrap_or_else(PoisonError::into_inner);
+                consumers.push(consumer);
+                consumers.extend(left);
+                return Err(error);
+            }
         }
         Ok(())
     }

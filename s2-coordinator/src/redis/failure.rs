@@ -19,6 +19,8 @@ pub(super) enum Failure {
     Evicts { address: String, policy: String },
     #[error("Redis did not answer for {patience:?}: {reason}")]
     Silent { patience: Duration, reason: String },
+    #[error("Redis has no memory left for {script}: {reason}")]
+    Full { script: &'static str, reason: String },
     #[error("Redis refused the script {script}: {reason}")]
     Refused { script: &'static str, reason: String },
     #[error("the script {script} answered {answer}, which is not understood")]
@@ -27,7 +29,7 @@ pub(super) enum Failure {
 
 impl Failure {
     fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Silent { .. })
+        matches!(self, Self::Unreachable { .. } | Self::Silent { .. } | Self::Full { .. })
     }
 }
 

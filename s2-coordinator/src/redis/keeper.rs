@@ -15,9 +15,12 @@ use tokio::time::{Instant, sleep_until};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::redis::reply::Reply;
-use crate::redis::scripts::BEAT as BEAT_SCRIPT;
-use crate::redis::store::{BEAT, Membership, Shared};
+use crate::redis::scripts::BEAT;
+use crate::redis::store::{Membership, Shared};
 use crate::time::Timestamp;
+
+/// How often a process looks whether what it counts on is still there.
+const LOOK: Duration = Duration::from_secs(3);
 
 /// Starts the keeper of a process, unless it runs.
 pub(super) fn ensure(shared: &Arc<Shared>) -> Result<(), Error> {
@@ -44,7 +47,8 @@ impl Drop for Running {
 }
 
 async fn keep(running: Running) {
-    let mut beat_at = Instant::now() + BEAT;
+    let Some(beat_every) = running.0.upgrade().map(|shared| shared.beat_every) else { return };
+    let (mut beat_at, mut look_at) = (Instant::now() + beat_every, Instant::now() + LOOK);
     let mut epoch = None;
     while let Some(shared) = running.0.upgrade() {
         let due = *shared.due.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,13 +59,32 @@ async fn keep(running: Running) {
             () = rearm.notified() => false,
             () = post.connection() => true,
             () = sleep_until(beat_at) => true,
+            () = sleep_until(look_at) => {
+                let Some(shared) = running.0.upgrade() else { return };
+                look_at = Instant::now() + LOOK;
+                !everything_is_there(&shared).await
+            }
             () = until(clock, read, due) => true,
         };
         if beats && let Some(shared) = running.0.upgrade() {
             let failed = beat(&shared, &mut epoch).await.is_err();
-            beat_at = Instant::now() + if failed { Duration::from_millis(100) } else { BEAT };
+            beat_at = Instant::now() + if failed { Duration::from_millis(100) } else { beat_every };
+            look_at = Instant::now() + LOOK;
         }
     }
+}
+
+/// Whether the keys are there that this process counts on: one command, so that a thousand idle consumers cost next to none.
+async fn everything_is_there(shared: &Shared) -> bool {
+    let mut keys = vec!["meta".to_owned()];
+    for member in samples(shared).values() {
+        let incarnation = member.incarnation.load(Ordering::Acquire);
+        keys.push(format!("g:{incarnation}"));
+        if member.waits.load(Ordering::Acquire) > 0 {
+            keys.push(format!("w:{incarnation}"));
+        }
+    }
+    keys.len() == 1 || shared.count(&keys).await == Some(keys.len())
 }
 
 /// Waits until something is due by the clock of the fleet.
@@ -75,7 +98,7 @@ async fn until(clock: Option<Arc<dyn Clock>>, read: Option<(Instant, Timestamp)>
 
 /// Gives a sign of life and has done what is due.
 async fn beat(shared: &Arc<Shared>, epoch: &mut Option<u64>) -> Result<(), Error> {
-    let mut call = shared.call_again(BEAT_SCRIPT);
+    let mut call = shared.call_again(BEAT);
     let asked = Instant::now();
     for member in samples(shared).values() {
         call.number(member.incarnation.load(Ordering::Acquire));

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -49,7 +50,6 @@ struct Open {
 #[derive(Default)]
 struct Line {
     open: Option<Open>,
-    generation: u64,
     /// When the last attempt to connect failed, and why: those who ask at the same time need not try themselves.
     failed: Option<(Instant, String)>,
 }
@@ -58,7 +58,10 @@ struct Line {
 pub(super) struct Link {
     client: Client,
     address: String,
+    /// Where this process listens, but for the number of its connection; and where everybody does.
     channels: [String; 2],
+    /// The number of the latest connection.
+    generation: AtomicU64,
     patience: Patience,
     library: Library,
     line: tokio::sync::Mutex<Line>,
@@ -88,7 +91,8 @@ impl Link {
         let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let client = Client::open(info).map_err(|error| Failure::Address { address: hide(url), reason: error.to_string() })?;
         let (library, line) = (Library::new(ALL), tokio::sync::Mutex::default());
-        Ok(Self { client, address, channels, patience, library, line, foreign: Mutex::default(), post })
+        let (generation, foreign) = (AtomicU64::new(0), Mutex::default());
+        Ok(Self { client, address, channels, generation, patience, library, line, foreign, post })
     }
 
     /// Connects, and checks that the server can be trusted with work.
@@ -107,12 +111,13 @@ impl Link {
             return Err(self.unreachable(reason.clone()));
         }
         let limit = self.patience.connecting + self.patience.answering;
-        let dialled = tokio::time::timeout(limit, self.dial()).await;
+        let generation = self.generation() + 1;
+        let dialled = tokio::time::timeout(limit, self.dial(generation)).await;
         let dialled = dialled.unwrap_or_else(|_| Err(self.unreachable(format!("no answer within {limit:?}"))));
         match dialled {
             Ok(connection) => {
-                line.generation += 1;
-                let open = Open { connection, generation: line.generation };
+                self.generation.store(generation, Ordering::Release);
+                let open = Open { connection, generation };
                 (line.open, line.failed) = (Some(open.clone()), None);
                 self.post.connected();
                 Ok(open)
@@ -126,11 +131,16 @@ impl Link {
         }
     }
 
+    /// The number of the latest connection: what is pushed to an older one reaches nobody.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     fn unreachable(&self, reason: String) -> Failure {
         Failure::Unreachable { address: self.address.clone(), reason }
     }
 
-    async fn dial(&self) -> Result<MultiplexedConnection, Failure> {
+    async fn dial(&self, generation: u64) -> Result<MultiplexedConnection, Failure> {
         let post = Arc::clone(&self.post);
         let [own, everybody] = self.channels.clone();
         let listen = move |push: PushInfo| {
@@ -155,7 +165,7 @@ impl Link {
             return Err(Failure::Evicts { address: self.address.clone(), policy });
         }
         let mut subscribe = redis::cmd("SUBSCRIBE");
-        subscribe.arg(&own).arg(&self.channels[1]);
+        subscribe.arg(format!("{own}:{generation}")).arg(&self.channels[1]);
         connection.req_packed_command(&subscribe).await.map_err(failed)?;
         Ok(connection)
     }
@@ -185,7 +195,11 @@ impl Link {
                         let cure = cure(&error);
                         if cure == Cure::Nothing {
                             let (script, reason) = (script.name(), error.to_string());
-                            return Err(Failure::Refused { script, reason });
+                            return Err(if error.code() == Some("OOM") {
+                                Failure::Full { script, reason }
+                            } else {
+                                Failure::Refused { script, reason }
+                            });
                         }
                         if cure == Cure::Reconnect {
                             self.close(open.generation).await;
@@ -218,6 +232,12 @@ impl Link {
             answer => answer,
         }
         .map(Reply::from)
+    }
+
+    /// Asks something once.
+    pub(super) async fn ask(&self, command: &Cmd) -> Option<Reply> {
+        let mut connection = self.open().await.ok()?.connection;
+        connection.req_packed_command(command).await.ok().map(Reply::from)
     }
 
     /// The beginning of a call.
@@ -269,10 +289,10 @@ fn deliver(post: &Post, push: PushInfo, everybody: &str) {
     }
 }
 
-/// A URL without its password.
+/// What may be told of a URL that is none: where the password stands in it, nobody knows.
 fn hide(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => format!("{}***{}", &url[..scheme + 3], &url[at..]),
-        _ => url.to_owned(),
+    match url.split_once("://") {
+        Some((scheme, _)) if scheme.len() < 16 => format!("{scheme}://…"),
+        _ => "what was given".to_owned(),
     }
 }

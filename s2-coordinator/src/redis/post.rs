@@ -139,8 +139,11 @@ impl Post {
         self.connection.notified().await;
     }
 
-    /// A script woke whoever listens for a name.
+    /// A script woke whoever listens for a name. Without a name it says that the fleet was lost and made anew.
     pub(super) fn woken(&self, name: &[u8]) {
+        if name.is_empty() {
+            self.connection.notify_one();
+        }
         self.raise(&self.wakes, &String::from_utf8_lossy(name));
     }
 

@@ -19,6 +19,8 @@ pub(super) struct Read {
     pub(super) from: Position,
     /// The oldest that is retained, or the next one.
     pub(super) oldest: Position,
+    /// The next one.
+    pub(super) end: Position,
     topic: Topic,
     answer: Reply,
 }
@@ -79,7 +81,8 @@ impl RedisStore {
         match (answer.get(0).and_then(Reply::as_str), number(1)) {
             (Some("ok"), Some(from)) => {
                 let oldest = number(3).unwrap_or(from);
-                Ok(Read { from, oldest, topic: topic.clone(), answer })
+                let end = number(4).unwrap_or(from);
+                Ok(Read { from, oldest, end, topic: topic.clone(), answer })
             }
             (Some("not_retained"), Some(oldest)) => {
                 Err(Error::NotRetained { topic: topic.clone(), position, oldest })

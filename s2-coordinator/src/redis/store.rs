@@ -23,8 +23,8 @@ use crate::redis::script::{Script, settings};
 use crate::swarm::SwarmId;
 use crate::time::Timestamp;
 
-/// A process gives a sign of life that often.
-pub(super) const BEAT: Duration = Duration::from_secs(2);
+/// A process gives a sign of life at least that often.
+const LONGEST_BEAT: Duration = Duration::from_secs(15);
 
 /// A process that has said nothing for so long counts as gone, unless the ack timeout is longer.
 const GONE_AFTER: Duration = Duration::from_secs(6);
@@ -47,6 +47,8 @@ pub(super) struct Shared {
     /// When something is due next, as far as this process knows, by the clock of the fleet.
     pub(super) due: Mutex<Timestamp>,
     pub(super) rearm: Arc<Notify>,
+    /// How often this process gives a sign of life.
+    pub(super) beat_every: Duration,
     /// The clock of the fleet, as read at some instant.
     pub(super) read: Mutex<Option<(Instant, Timestamp)>>,
     /// Whether the keeper runs.
@@ -202,8 +204,18 @@ impl Shared {
         }
         let now = self.clock.as_ref().map(|clock| clock.now().as_micros().to_string()).unwrap_or_default();
         let request = lane.as_ref().map(|lane| format!("{} {}", lane.number, self.number())).unwrap_or_default();
-        command.arg(&self.process).arg(now).arg(request).arg(&self.settings);
+        let channel = format!("{}:{}", self.process, self.link.generation());
+        command.arg(channel).arg(now).arg(request).arg(&self.settings);
         Call { shared: self, script, command, _lane: lane }
+    }
+
+    /// How many of these keys there are.
+    pub(super) async fn count(&self, keys: &[String]) -> Option<usize> {
+        let mut exists = redis::cmd("EXISTS");
+        for key in keys {
+            exists.arg(format!("{}{key}", self.prefix));
+        }
+        usize::try_from(self.link.ask(&exists).await?.as_int()?).ok()
     }
 
     pub(super) fn arm(&self, at: Timestamp) {
@@ -362,6 +374,7 @@ impl RedisStoreBuilder {
             members: Mutex::default(),
             due: Mutex::new(Timestamp::MAX),
             rearm: Arc::new(Notify::new()),
+            beat_every: LONGEST_BEAT.min(gone_after / 2),
             read: Mutex::default(),
             keeps: AtomicBool::new(false),
             fleet,

@@ -31,6 +31,9 @@ use crate::time::Timestamp;
 /// How long a wait that was dropped is left in place, in case the next one follows at once.
 const GRACE: Duration = Duration::from_millis(10);
 
+/// How long to wait after a call has failed that a wait may repeat.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// At most so many deliveries are asked for at once.
 const MOST: usize = 500;
 
@@ -191,7 +194,12 @@ impl Inner {
     async fn wait(self: &Arc<Self>, max: usize) -> Result<Vec<Delivery>, Error> {
         let mut lost = self.store.shared.post.lost();
         let mut turn = self.turn.lock().await;
-        let mut ticket = self.open_ticket(&mut turn, max).await?;
+        let mut ticket = loop {
+            match self.open_ticket(&mut turn, max).await {
+                Err(Error::Backend { retryable: true, .. }) => tokio::time::sleep(PAUSE).await,
+                ticket => break ticket?,
+            }
+        };
         let abandoned = Abandoned { inner: Some(self) };
         let deliveries = loop {
             lost.borrow_and_update();
@@ -208,7 +216,10 @@ impl Inner {
                     continue;
                 }
                 // A wait has time: the server will be back.
-                Err(Error::Backend { retryable: true, .. }) => continue,
+                Err(Error::Backend { retryable: true, .. }) => {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
                 Err(error) => {
                     abandoned.ended(&mut turn);
                     return Err(error);
@@ -282,6 +293,7 @@ impl Inner {
             Some("lost") => return Ok(Taken::Lost),
             Some("superseded") => return Ok(Taken::Superseded),
             Some("removed") => {
+                self.forget(recipient.consumer);
                 let Recipient { topic, group, .. } = &**recipient;
                 return Err(Error::UnknownGroup { topic: topic.clone(), group: group.clone() });
             }
@@ -352,7 +364,7 @@ impl Inner {
     async fn rejoin(&self, turn: &mut Turn) -> Result<(), Error> {
         let recipient = loop {
             match self.store.join(&self.how, true).await {
-                Err(Error::Backend { retryable: true, .. }) => {}
+                Err(Error::Backend { retryable: true, .. }) => tokio::time::sleep(PAUSE).await,
                 joined => break joined?,
             }
         };
@@ -391,14 +403,16 @@ impl Inner {
     async fn leave(&self) -> Result<(), Error> {
         self.closed.send_replace(true);
         let turn = self.turn.lock().await;
-        if self.left.swap(true, Ordering::AcqRel) {
+        if self.left.load(Ordering::Acquire) {
             return Ok(());
         }
         let recipient = Arc::clone(&turn.place.recipient);
         let ticket = turn.open.map(|(ticket, _)| ticket);
         drop(turn);
         self.forget(recipient.consumer);
-        leave(&self.store, [(recipient, ticket)].into()).await
+        leave(&self.store, [(recipient, ticket)].into()).await?;
+        self.left.store(true, Ordering::Release);
+        Ok(())
     }
 
     fn forget(&self, consumer: u64) {
@@ -469,7 +483,11 @@ impl Drop for RedisConsumer {
         self.inner.closed.send_replace(true);
         if let Ok(runtime) = Handle::try_current() {
             let inner = Arc::clone(&self.inner);
-            runtime.spawn(async move { inner.leave().await });
+            runtime.spawn(async move {
+                while let Err(Error::Backend { retryable: true, .. }) = inner.leave().await {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            });
         }
     }
 }

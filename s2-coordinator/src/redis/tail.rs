@@ -1,6 +1,7 @@
 //! Watching a topic on Redis.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -13,6 +14,9 @@ use crate::redis::store::RedisStore;
 use crate::start::Start;
 use crate::tail::Follow;
 
+/// How long to wait after a call has failed that a wait may repeat.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// A cursor on one topic.
 #[derive(Debug)]
 pub(super) struct RedisTail {
@@ -20,6 +24,8 @@ pub(super) struct RedisTail {
     bus_closed: watch::Receiver<bool>,
     topic: Topic,
     next: Position,
+    /// Whether the event before the next one was there.
+    seen: bool,
     epoch: watch::Receiver<u64>,
     told: watch::Receiver<u64>,
 }
@@ -27,7 +33,7 @@ pub(super) struct RedisTail {
 impl RedisTail {
     pub(super) fn new(store: RedisStore, bus_closed: watch::Receiver<bool>, topic: Topic, next: Position) -> Self {
         let (epoch, told) = (store.shared.post.epoch(), store.shared.post.tail(topic.as_str()));
-        Self { store, bus_closed, topic, next, epoch, told }
+        Self { store, bus_closed, topic, next, seen: false, epoch, told }
     }
 
     async fn wait(&mut self, max: usize) -> Result<Vec<Arc<Event>>, Error> {
@@ -35,15 +41,28 @@ impl RedisTail {
             self.told.borrow_and_update();
             if self.epoch.has_changed().unwrap_or(false) {
                 // The fleet was lost and made anew: whatever is there is new.
+                match self.store.read(&self.topic, Start::Beginning, 1).await {
+                    Ok(read) => self.next = read.from,
+                    Err(Error::Backend { retryable: true, .. }) => {
+                        tokio::time::sleep(PAUSE).await;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
                 self.epoch.borrow_and_update();
-                self.next = self.store.read(&self.topic, Start::Beginning, 1).await?.from;
             }
             match self.store.follow(&self.topic, self.next, max).await {
                 Ok(read) => {
                     let events = read.events()?;
                     if let Some(last) = events.last() {
                         self.next = last.position.next();
+                        self.seen = true;
                         return Ok(events);
+                    }
+                    if self.seen && self.next > read.end {
+                        // The server went back to an older state.
+                        (self.next, self.seen) = (read.oldest, false);
+                        continue;
                     }
                     self.told.changed().await.ok();
                 }
@@ -53,7 +72,7 @@ impl RedisTail {
                     return Err(Error::Lagged { topic, missed, resumes_at: oldest });
                 }
                 // A wait has time: the server will be back.
-                Err(Error::Backend { retryable: true, .. }) => {}
+                Err(Error::Backend { retryable: true, .. }) => tokio::time::sleep(PAUSE).await,
                 Err(error) => return Err(error),
             }
         }

@@ -5,7 +5,7 @@
 -- `ready:`, `suspects:` and `due:` are indices of cells, `w:` is the queue of members that wait.
 
 local GROUP = '>I7I7I7I7I4I4I4I4I4I4I7I7I4I4BBHc0Hc0'
--- timeout, prefetch, in flight, suspects, gone, done, ticket and size of the wait (or 0), name, process; then answers
+-- timeout, prefetch, in flight, suspects, gone, done, ticket and size of the wait (or 0), name, channel; then answers
 local MEMBER = '>I7I4I4I2BI7I7I4Hc0Hc0'
 
 -- state, flags, consumer, delivery, born, attempts, since, at
@@ -39,7 +39,7 @@ end
 local function unpack_member(packed)
   local member, gone, ticket, max, place = {}, nil, nil, nil, nil
   member.timeout, member.prefetch, member.in_flight, member.suspects, gone, member.done, ticket, max, member.name,
-    member.process, place = struct.unpack(MEMBER, packed)
+    member.channel, place = struct.unpack(MEMBER, packed)
   member.gone, member.wait = gone == 1, ticket > 0 and { ticket, max }
   member.answers = place <= #packed and cmsgpack.unpack(string.sub(packed, place)) or {}
   return member
@@ -48,7 +48,7 @@ end
 local function pack_member(member)
   local wait = member.wait or { 0, 0 }
   local packed = struct.pack(MEMBER, member.timeout, member.prefetch, member.in_flight, member.suspects,
-    member.gone and 1 or 0, member.done, wait[1], wait[2], #member.name, member.name, #member.process, member.process)
+    member.gone and 1 or 0, member.done, wait[1], wait[2], #member.name, member.name, #member.channel, member.channel)
   return #member.answers > 0 and packed .. cmsgpack.pack(member.answers) or packed
 end
 
@@ -252,7 +252,7 @@ end
 local function hold(group, consumer, name, suspect)
   group.in_flight = group.in_flight + 1
   local member = find_member(group, consumer) or {
-    name = name, process = '', timeout = C.ack_timeout, prefetch = 0, in_flight = 0, suspects = 0, gone = true, done = 0,
+    name = name, channel = '', timeout = C.ack_timeout, prefetch = 0, in_flight = 0, suspects = 0, gone = true, done = 0,
     wait = false, answers = {},
   }
   member.in_flight = member.in_flight + 1
@@ -628,8 +628,31 @@ local function stop_waiting(topic, group, consumer, member)
     list_waiting(topic, group)
   else
     local head = call('ZRANGE', queue, 0, 0)[1]
+    group.waiting = head and group.waiting or 0
     list_waiting(topic, group, head and tonumber(head))
   end
+end
+
+-- Gives back what was handed out under a ticket to a caller that is gone: without an attempt.
+local function cancel(group, consumer, member, ticket)
+  for nth = #member.answers, 1, -1 do
+    local answer = member.answers[nth]
+    if answer[1] == ticket then
+      table.remove(member.answers, nth)
+      for place = 1, #answer[2], 2 do
+        for position = answer[2][place], answer[2][place] + answer[2][place + 1] - 1 do
+          local cell = find_cell(group, position)
+          if cell and cell.state == IN_FLIGHT and cell.consumer == consumer then
+            unindex(group, cell)
+            cell.attempts, cell.consumer = cell.attempts - 1, 0
+            make_ready(group, cell, cell.suspect)
+          end
+        end
+      end
+    end
+  end
+  member.done = at_least(member.done, ticket)
+  save_member(group, consumer, member)
 end
 
 -- Gives members that wait what there is for them, the longest waiter first; `head`, where it is known.
@@ -661,8 +684,11 @@ local function serve(topic, group, head)
               bytes = bytes + #text
             end
           end
-          -- Whoever is told of much comes and gets it.
-          push(member.process, { 'delivered', consumer, ticket, bytes <= 65536 and cmsgpack.pack(out) or false })
+          -- Whoever is told of much comes and gets it. Where nobody listens, nobody has it.
+          local listens = push(member.channel, { 'delivered', consumer, ticket, bytes <= 65536 and cmsgpack.pack(out) or false })
+          if not listens then
+            cancel(group, consumer, member, ticket)
+          end
         else
           skipped = skipped + 1
         end
@@ -677,7 +703,7 @@ end
 local function leave(topic, group, consumer, member)
   stop_waiting(topic, group, consumer, member)
   member.gone = true
-  call('SREM', P .. 'pc:' .. member.process, int(group.incarnation) .. ' ' .. int(consumer))
+  call('SREM', P .. 'pc:' .. string.match(member.channel .. ':', '^[^:]*'), int(group.incarnation) .. ' ' .. int(consumer))
   save_member(group, consumer, member)
   group.members = group.members - 1
   if group.members <= 0 then

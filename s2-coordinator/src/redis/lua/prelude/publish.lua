@@ -1,5 +1,17 @@
 -- Publishing: everything is decided before anything is written.
 
+-- Everything up to here is settled by every group that still counts. One that has lost its state stands at its recorded floor.
+local function safe_floor(topic)
+  local safe = topic.next - 1
+  for _, listed in ipairs(groups_of(topic)) do
+    local group = find_group(listed[1])
+    if not group or not group.expired then
+      safe = at_most(safe, group and group.floor or listed[3])
+    end
+  end
+  return safe
+end
+
 -- Drops settled history that exceeds the retention, an eighth of it at a time, and says so in the journal.
 local function trim(topic)
   local bytes = topic.total - topic.trimmed
@@ -12,13 +24,7 @@ local function trim(topic)
   if not too_much and not too_old then
     return
   end
-  local safe = topic.next - 1
-  for _, listed in ipairs(groups_of(topic)) do
-    local group = find_group(listed[1])
-    if group and not group.expired then
-      safe = at_most(safe, group.floor)
-    end
-  end
+  local safe = safe_floor(topic)
   local eighth = math.floor(C.topic_bytes / 8)
   too_much = too_much and bytes - bytes_after(topic, safe) >= eighth
   local room = too_much and C.topic_bytes - eighth or NEVER
@@ -63,13 +69,7 @@ local function check_backlog(topic, name, more)
     return nil
   end
   expire_keys(topic)
-  local safe = topic.next - 1
-  for _, listed in ipairs(groups_of(topic)) do
-    local group = find_group(listed[1])
-    if group and not group.expired then
-      safe = at_most(safe, group.floor)
-    end
-  end
+  local safe = safe_floor(topic)
   local held = bytes_after(topic, safe) + topic.dead + topic.keys
   return held + more > C.backlog_bytes and { 'full', name, held } or nil
 end

@@ -1,6 +1,7 @@
 -- One step of the fleet: what every verb begins with.
 --
--- keys[1] is the prefix of the fleet, `s2:{fleet}:`. args[1] names the calling process, args[2] is the time where a clock
+-- keys[1] is the prefix of the fleet, `s2:{fleet}:`. args[1] names the calling process and, after a colon, its connection:
+-- together the channel on which it listens. args[2] is the time where a clock
 -- other than the server's decides, args[3] is "<lane> <number>" of a request that must not happen twice, args[4] are the
 -- settings. The verb's own arguments follow, from ARGV[5] on.
 --
@@ -13,7 +14,7 @@ local LAYOUT = '1'
 local NEVER = 9007199254740991
 
 -- The settings, the prefix, the calling process, and what it asks for.
-local C, P, CALLER, KEYS, ARGV
+local C, P, CALLER, CHANNEL, KEYS, ARGV
 -- The state of the fleet as a whole.
 local M
 -- The time of this step. While it catches up, the time at which something was due.
@@ -65,12 +66,15 @@ local function recover()
   M.now, M.due, M.number, M.topics, M.highest, M.bytes, M.epoch, M.tails = 0, 0, 0, 0, 0, 0, 0, 0
   M.letter, M.escalation = last('letters', 'ZREVRANGE', 0, 0), last('inbox', 'ZREVRANGE', 0, 0)
   M.first, M.next, M.changed = oldest > 0 and oldest or entries + 1, entries + 1, true
+  -- Whoever knew it before asks what has become of it.
+  call('PUBLISH', P .. 'wake', '')
 end
 
 -- Begins a step, or answers why not.
 local function begin(keys, args)
   call, KEYS, ARGV = redis.call, keys, args
-  P, CALLER, C = keys[1], args[1], settings[args[4]] or read_settings(args[4])
+  P, CALLER, CHANNEL = keys[1], string.match(args[1], '^[^:]+'), args[1]
+  C = settings[args[4]] or read_settings(args[4])
   M, topics, groups, budget = {}, {}, {}, 500
   local meta = call('HMGET', P .. 'meta', 'layout', 'state')
   if meta[1] and meta[1] ~= LAYOUT then
@@ -117,17 +121,17 @@ local function arm(item, at)
   end
 end
 
--- Tells a process something; it is listening.
-local function push(process, message)
-  return call('PUBLISH', P .. 'p:' .. process, cmsgpack.pack(message))
+-- Tells a process something; answers whether it listens on that connection.
+local function push(channel, message)
+  return call('PUBLISH', P .. 'p:' .. channel, cmsgpack.pack(message)) > 0
 end
 
 -- Tells everybody who has asked for it once.
 local function wake_tails(key)
-  local processes = call('SMEMBERS', P .. 'tails:' .. key)
+  local channels = call('SMEMBERS', P .. 'tails:' .. key)
   call('DEL', P .. 'tails:' .. key)
-  for _, process in ipairs(processes) do
-    push(process, { 'tail', key })
+  for _, channel in ipairs(channels) do
+    push(channel, { 'tail', key })
   end
 end
 

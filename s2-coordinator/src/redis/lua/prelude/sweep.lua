@@ -46,18 +46,18 @@ local function sweep_topic(name)
   end
   expire_keys(topic)
   trim(topic)
-  local due, safe = NEVER, topic.next - 1
+  local due = NEVER
   for _, each in ipairs(listed) do
     local group = find_group(each[1])
     if group then
       forget_before(topic, group)
       due = at_most(due, group.due)
       if not group.expired then
-        due, safe = at_most(due, group.idle + C.group_expiry), at_most(safe, group.floor)
+        due = at_most(due, group.idle + C.group_expiry)
       end
     end
   end
-  if C.topic_age and topic.first < topic.next and topic.first <= safe then
+  if C.topic_age and topic.first < topic.next and topic.first <= safe_floor(topic) then
     due = at_most(due, topic.oldest + C.topic_age)
   end
   if topic.oldest_key < NEVER then
@@ -87,6 +87,8 @@ local function sweep_process(process)
     call('SREM', P .. 'pc:' .. process, each)
     budget = budget - 1
   end
+  -- It may be alive all the same, and repeat a request.
+  call('PEXPIRE', P .. 'q:' .. process, math.floor(C.window / 1000) + 60000)
   return #consumers > 0 and now or nil
 end
 

@@ -120,6 +120,11 @@ local function make_topic(name)
   return topic
 end
 
+-- The topic, if there is one, be it without its state.
+local function known_topic(name)
+  return find_topic(name) or call('EXISTS', P .. 'tg:' .. name, P .. 'e:' .. name) > 0 and make_topic(name)
+end
+
 -- The groups of a topic by incarnation: {incarnation, name, floor}.
 local function groups_of(topic)
   local listed, groups = call('HGETALL', P .. 'tg:' .. topic.name), {}

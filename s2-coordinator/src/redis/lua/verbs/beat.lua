@@ -22,6 +22,5 @@ local function verb()
       M.due, M.changed = now + C.gone_after, true
     end
   end
-  call('PEXPIRE', P .. 'q:' .. CALLER, math.floor(C.window / 1000) + 60000)
-  return { 'ok', push(CALLER, { 'beat' }), M.epoch, M.due, wrong, now }
+  return { 'ok', push(CHANNEL, { 'beat' }) and 1 or 0, M.epoch, M.due, wrong, now }
 end

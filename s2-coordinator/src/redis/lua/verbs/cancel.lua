@@ -4,7 +4,11 @@ local function verb()
   local group, topic = find_place(tonumber(ARGV[5]), consumer)
   local member = group and find_member(group, consumer)
   if member and not member.gone then
-    cancel(topic, group, consumer, member, tonumber(ARGV[7]))
+    local ticket = tonumber(ARGV[7])
+    if member.wait and member.wait[1] == ticket then
+      stop_waiting(topic, group, consumer, member)
+    end
+    cancel(group, consumer, member, ticket)
     serve(topic, group)
   end
   return { 'ok' }

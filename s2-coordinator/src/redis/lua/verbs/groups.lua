@@ -1,6 +1,6 @@
 -- groups <topic>
 local function verb()
-  local topic, answers = find_topic(ARGV[5]), {}
+  local topic, answers = known_topic(ARGV[5]), {}
   for _, listed in ipairs(topic and groups_of(topic) or {}) do
     local group = find_group(listed[1])
     if group then

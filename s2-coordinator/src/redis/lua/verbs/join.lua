@@ -16,7 +16,8 @@ local function create(topic, name, listed)
   if not first then
     return nil, { 'not_retained', topic.first }
   end
-  local incarnation = number()
+  -- Its dead letters know it by its number; its receipts are void, since members get new ones.
+  local incarnation = listed and tonumber(string.match(listed, '^%d+')) or number()
   local group = {
     name = name, topic = topic.name, cursor = first, floor = first - 1, first = first, deliveries = C.deliveries,
     members = 0, in_flight = 0, returning = 0, ready = 0, suspects = 0, waiting = 0, idle = NEVER, expired = false,
@@ -41,7 +42,7 @@ local function create(topic, name, listed)
       call('DEL', P .. index .. old)
     end
     for nth = #topic.waiting, 1, -1 do
-      if topic.waiting[nth][1] == tonumber(old) then
+      if topic.waiting[nth][1] == incarnation then
         table.remove(topic.waiting, nth)
       end
     end
@@ -72,7 +73,7 @@ local function verb()
   group.deliveries = ARGV[12] ~= '' and tonumber(ARGV[12]) or group.deliveries
   group.members, group.idle = group.members + 1, NEVER
   save_member(group, consumer, {
-    name = ARGV[9] ~= '' and ARGV[9] or 'consumer-' .. int(consumer), process = CALLER, timeout = tonumber(ARGV[11]),
+    name = ARGV[9] ~= '' and ARGV[9] or 'consumer-' .. int(consumer), channel = CHANNEL, timeout = tonumber(ARGV[11]),
     prefetch = tonumber(ARGV[10]), in_flight = 0, suspects = 0, gone = false, done = 0, wait = false, answers = {},
   })
   call('SADD', P .. 'pc:' .. CALLER, int(group.incarnation) .. ' ' .. int(consumer))

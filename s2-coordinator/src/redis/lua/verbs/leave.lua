@@ -6,7 +6,7 @@ local function verb()
     local member = group and find_member(group, consumer)
     if member and not member.gone then
       if ARGV[place + 2] ~= '' then
-        cancel(topic, group, consumer, member, tonumber(ARGV[place + 2]))
+        cancel(group, consumer, member, tonumber(ARGV[place + 2]))
       end
       leave(topic, group, consumer, member)
       serve(topic, group)

@@ -5,7 +5,7 @@ local function verb()
   if name == 's2.journal' then
     key, first, next_, average = P .. 'journal', M.first, M.next, M.bytes / at_least(M.next - M.first, 1)
   else
-    local topic = find_topic(name)
+    local topic = known_topic(name)
     if topic then
       first, next_, average = topic.first, topic.next, average_of(topic)
     else
@@ -24,12 +24,12 @@ local function verb()
     out[place + 3], out[place + 4] = fields[5] and fields[4] or '', fields[6] or fields[4]
   end
   if #out == 0 and start == 'tail' then
-    call('SADD', P .. 'tails:' .. name, CALLER)
+    call('SADD', P .. 'tails:' .. name, CHANNEL)
     if name == 's2.journal' then
       M.tails, M.changed = 1, true
     elseif topics[name] then
       topics[name].tails = 1
     end
   end
-  return { 'ok', from, out, first }
+  return { 'ok', from, out, first, next_ }
 end

@@ -13,7 +13,7 @@ local function verb()
   for _, consumer in ipairs(call('ZRANGE', P .. 'w:' .. text, 0, -1)) do
     local member = group and find_member(group, tonumber(consumer))
     if member and member.wait then
-      push(member.process, { 'delivered', tonumber(consumer), member.wait[1], false })
+      push(member.channel, { 'delivered', tonumber(consumer), member.wait[1], false })
     end
   end
   call('UNLINK', P .. 'g:' .. text, P .. 'ready:' .. text, P .. 'suspects:' .. text, P .. 'due:' .. text, P .. 'w:' .. text)

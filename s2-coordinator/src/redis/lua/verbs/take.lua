@@ -29,7 +29,7 @@ local function verb()
   elseif ticket <= member.done then
     return { 'superseded' }
   end
-  member.done, member.process = at_least(member.done, done), CALLER
+  member.done, member.channel = at_least(member.done, done), CHANNEL
   local out
   for _, answer in ipairs(member.answers) do
     if answer[1] == ticket then
