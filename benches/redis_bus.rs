@@ -159,8 +159,8 @@ impl Ours {
 
     fn event(&self, topic: &Topic, nth: usize) -> NewEvent {
         let source = SwarmId::from_static("telephony/sip");
-        let event = NewEvent::new(topic.clone(), EventType::from_static("call.placed"), source)
-            .with_data(vec![b'x'; PAYLOAD]);
+        let event =
+            NewEvent::new(topic.clone(), EventType::from_static("call.placed"), source).with_data(vec![b'x'; PAYLOAD]);
         let key = || format!("call-{}-{nth}", self.nth).parse().expect("a key");
         if self.keyed { event.with_idempotency_key(key()) } else { event }
     }
@@ -258,7 +258,8 @@ fn main() {
     if std::env::args().any(|arg| arg == "--test") {
         return;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let server = RedisServer::start_volatile();
         let mut raw = Raw::new(&server).await;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use s2_coordinator::conformance::Fleet;
 use s2_coordinator::{
-    Attempt, Config, ConsumerName, DeadLetterId, DeadLetters, Delivery, Error, EscalationId, Event, EventBus, EventType,
-    GroupName, IdempotencyKey, Inbox, NewEscalation, NewEvent, Position, Published, Resolution, Retention,
+    Attempt, Config, ConsumerName, DeadLetterId, DeadLetters, Delivery, Error, EscalationId, Event, EventBus,
+    EventType, GroupName, IdempotencyKey, Inbox, NewEscalation, NewEvent, Position, Published, Resolution, Retention,
     Settled, Settlement, Start, Subject, Subscribe, Subscription, SwarmId, Topic,
 };
 use s2_tests::redis::RedisFleet;
@@ -26,20 +26,62 @@ const KEYS: [IdempotencyKey; 3] =
 /// One step of a history. Numbers pick from what there is at that moment.
 #[derive(Clone, Debug)]
 enum Step {
-    Publish { events: Vec<Planned> },
-    Subscribe { topic: usize, group: usize, prefetch: usize, timeout: Option<u64>, deliveries: Option<u32>, start: Begin },
-    Close { consumer: usize },
-    Take { consumer: usize, max: usize },
-    Settle { held: usize, how: How },
-    SettleAll { from: usize, count: usize, how: How },
-    Extend { held: usize, by: u64 },
-    Advance { seconds: u64 },
-    Redrive { which: Which },
-    Purge { which: Which },
-    RemoveGroup { topic: usize, group: usize },
-    Read { topic: usize, start: Begin, limit: usize },
-    Escalate { key: usize },
-    Resolve { id: u64, decision: bool },
+    Publish {
+        events: Vec<Planned>,
+    },
+    Subscribe {
+        topic: usize,
+        group: usize,
+        prefetch: usize,
+        timeout: Option<u64>,
+        deliveries: Option<u32>,
+        start: Begin,
+    },
+    Close {
+        consumer: usize,
+    },
+    Take {
+        consumer: usize,
+        max: usize,
+    },
+    Settle {
+        held: usize,
+        how: How,
+    },
+    SettleAll {
+        from: usize,
+        count: usize,
+        how: How,
+    },
+    Extend {
+        held: usize,
+        by: u64,
+    },
+    Advance {
+        seconds: u64,
+    },
+    Redrive {
+        which: Which,
+    },
+    Purge {
+        which: Which,
+    },
+    RemoveGroup {
+        topic: usize,
+        group: usize,
+    },
+    Read {
+        topic: usize,
+        start: Begin,
+        limit: usize,
+    },
+    Escalate {
+        key: usize,
+    },
+    Resolve {
+        id: u64,
+        decision: bool,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -159,7 +201,9 @@ fn selection(which: Which) -> DeadLetters {
     match which {
         Which::All => DeadLetters::all(),
         Which::One(id) => DeadLetters::one(DeadLetterId::new(id)),
-        Which::Of(topic, group) => DeadLetters::all().with_topic(TOPICS[topic].clone()).with_group(GROUPS[group].clone()),
+        Which::Of(topic, group) => {
+            DeadLetters::all().with_topic(TOPICS[topic].clone()).with_group(GROUPS[group].clone())
+        }
     }
 }
 
@@ -251,7 +295,9 @@ impl Side {
                 Some(nth) => {
                     let some = self.held[nth..].iter().take(*count);
                     let all = some.map(|delivery| (delivery.receipt.clone(), Self::settlement(how))).collect();
-                    said(&self.bus.settle_all(all).await, |all| all.iter().map(of_settled).collect::<Vec<_>>().join("; "))
+                    said(&self.bus.settle_all(all).await, |all| {
+                        all.iter().map(of_settled).collect::<Vec<_>>().join("; ")
+                    })
                 }
                 None => String::new(),
             },
@@ -294,7 +340,8 @@ impl Side {
         for _ in 0..max {
             match self.consumers[nth].try_next().await {
                 Ok(Some(delivery)) => {
-                    let (attempt, number, deadline) = (delivery.attempt, delivery.receipt.delivery(), delivery.deadline);
+                    let (attempt, number, deadline) =
+                        (delivery.attempt, delivery.receipt.delivery(), delivery.deadline);
                     write!(told, "{} {attempt} {number} {deadline}; ", of_event(&delivery.event)).expect("text");
                     self.held.push(delivery);
                 }
@@ -318,7 +365,8 @@ impl Side {
             }
             let oldest = self.bus.read(topic, Start::Beginning, 1).await.expect("read");
             let end = self.bus.read(topic, Start::Now, 1).await.expect("read").next;
-            writeln!(state, "{topic} from {:?} to {end}", oldest.items.first().map(|event| event.position)).expect("text");
+            writeln!(state, "{topic} from {:?} to {end}", oldest.items.first().map(|event| event.position))
+                .expect("text");
         }
         for letter in self.bus.dead_letters(&DeadLetters::all()).await.expect("letters") {
             let history: Vec<String> = letter.history.iter().map(of_attempt).collect();

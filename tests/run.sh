@@ -24,6 +24,15 @@ for component in rustfmt clippy; do
   cargo "${component/rust/}" --version >/dev/null 2>&1 || rustup component add "$component" ||
     fail "$component is missing: rustup component add $component"
 done
+if ! command -v redis-server >/dev/null; then
+  echo "installing redis-server, on which the tests of the Redis backend run"
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    (apt-get update -qq && apt-get install -y -qq redis-server) >/dev/null 2>&1 || true
+  fi
+  command -v redis-server >/dev/null ||
+    fail "redis-server is missing: install version 7.0 or newer (Debian: apt-get install redis-server)"
+fi
+redis-server --version
 cargo --version
 if [ -z "${S2_DATA:-}" ]; then
   echo "S2_DATA is not set: no external data (no test asks for it yet)"
@@ -39,6 +48,19 @@ cargo clippy --workspace --all-targets --all-features --locked --quiet -- -D war
 
 step "tests, all features"
 cargo test --workspace --all-features --quiet
+
+step "examples over several processes"
+# A server of its own; it ends with this script.
+port=$((20000 + $$ % 10000))
+redis-server --port "$port" --bind 127.0.0.1 --save "" --appendonly no --dir "${TMPDIR:-/tmp}" >/dev/null &
+server=$!
+trap 'kill "$server" 2>/dev/null || true' EXIT
+log=$(mktemp)
+cargo run --quiet --example event_bus --features redis -- --redis "redis://127.0.0.1:$port" >"$log" 2>&1 ||
+  { cat "$log"; fail "example event_bus on Redis"; }
+grep "has one report" "$log" || { cat "$log"; fail "example event_bus on Redis did not finish its work"; }
+rm -f "$log"
+kill "$server"
 
 # Published crates must build with nothing, and with each feature alone.
 crates=$(sed -n 's/^members = \[\(.*\)\]/\1/p' Cargo.toml | tr -d '",' | tr ' ' '\n' | grep '^s2-')

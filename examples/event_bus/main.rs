@@ -25,7 +25,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
             None => processes::lead(&url).await,
         },
         #[cfg(not(feature = "redis"))]
-        Some(_) => Err("this was built without Redis: cargo run --example event_bus --features redis -- --redis URL".into()),
+        Some(_) => {
+            Err("this was built without Redis: cargo run --example event_bus --features redis -- --redis URL".into())
+        }
         None => memory::run().await,
     }
 }

@@ -42,6 +42,7 @@ pub struct RedisFleet {
 
 /// A name that no other fleet of this process has.
 #[must_use]
+#[allow(clippy::missing_panics_doc, reason = "a letter, a hyphen and digits are a valid name")]
 pub fn unique_name() -> SwarmId {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let number = LAST.fetch_add(1, Ordering::Relaxed);

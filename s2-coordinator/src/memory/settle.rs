@@ -39,12 +39,7 @@ impl Topics {
         outcomes
     }
 
-    fn settle_one(
-        &mut self,
-        receipt: &Receipt,
-        settlement: Settlement,
-        fx: &mut Effects,
-    ) -> Result<Settled, Error> {
+    fn settle_one(&mut self, receipt: &Receipt, settlement: Settlement, fx: &mut Effects) -> Result<Settled, Error> {
         settlement.check(&fx.config.limits)?;
         let position = receipt.position();
         let said = match &settlement {

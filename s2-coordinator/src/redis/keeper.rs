@@ -108,19 +108,15 @@ async fn beat(shared: &Arc<Shared>, epoch: &mut Option<u64>) -> Result<(), Error
     *shared.due.lock().unwrap_or_else(PoisonError::into_inner) = Timestamp::MAX;
     let answer = call.answer().await?;
     let number = |nth: usize| answer.get(nth).and_then(Reply::as_u64).unwrap_or_default();
-    if number(1) == 0 {
-        // The server does not know that this process listens.
-        shared.link.reset().await;
-    }
-    if epoch.replace(number(2)).is_some_and(|before| before != number(2)) {
+    if epoch.replace(number(1)).is_some_and(|before| before != number(1)) {
         shared.post.begin_epoch();
     }
-    if answer.get(4).and_then(Reply::as_list).is_some_and(|wrong| !wrong.is_empty()) {
+    if answer.get(3).and_then(Reply::as_list).is_some_and(|wrong| !wrong.is_empty()) {
         shared.post.ask_again();
     }
     // A little early is asked again; late is late.
-    *shared.read.lock().unwrap_or_else(PoisonError::into_inner) = Some((asked, Timestamp::from_micros(number(5))));
-    shared.arm(Timestamp::from_micros(number(3)));
+    *shared.read.lock().unwrap_or_else(PoisonError::into_inner) = Some((asked, Timestamp::from_micros(number(4))));
+    shared.arm(Timestamp::from_micros(number(2)));
     Ok(())
 }
 

@@ -78,18 +78,15 @@ impl std::fmt::Debug for Link {
 
 impl Link {
     /// A connection to be, for a process that listens on `channels`: its own, and that of everybody.
-    pub(super) fn new(
-        url: &str,
-        channels: [String; 2],
-        patience: Patience,
-        post: Arc<Post>,
-    ) -> Result<Self, Failure> {
-        let client = Client::open(url).map_err(|error| Failure::Address { address: hide(url), reason: error.to_string() })?;
+    pub(super) fn new(url: &str, channels: [String; 2], patience: Patience, post: Arc<Post>) -> Result<Self, Failure> {
+        let client =
+            Client::open(url).map_err(|error| Failure::Address { address: hide(url), reason: error.to_string() })?;
         let info = client.get_connection_info().clone();
         let address = info.addr().to_string();
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let client = Client::open(info).map_err(|error| Failure::Address { address: hide(url), reason: error.to_string() })?;
+        let client =
+            Client::open(info).map_err(|error| Failure::Address { address: hide(url), reason: error.to_string() })?;
         let (library, line) = (Library::new(ALL), tokio::sync::Mutex::default());
         let (generation, foreign) = (AtomicU64::new(0), Mutex::default());
         Ok(Self { client, address, channels, generation, patience, library, line, foreign, post })
@@ -176,11 +173,6 @@ impl Link {
         if line.open.as_ref().is_some_and(|open| open.generation == generation) {
             line.open = None;
         }
-    }
-
-    /// Gives the connection up, whatever it is.
-    pub(super) async fn reset(&self) {
-        self.line.lock().await.open = None;
     }
 
     /// Runs a script. Tries again as long as patience lasts, so the script must be one that may be repeated.

@@ -84,9 +84,7 @@ impl RedisStore {
                 let end = number(4).unwrap_or(from);
                 Ok(Read { from, oldest, end, topic: topic.clone(), answer })
             }
-            (Some("not_retained"), Some(oldest)) => {
-                Err(Error::NotRetained { topic: topic.clone(), position, oldest })
-            }
+            (Some("not_retained"), Some(oldest)) => Err(Error::NotRetained { topic: topic.clone(), position, oldest }),
             _ => Err(Call::unexpected(READ, &answer)),
         }
     }

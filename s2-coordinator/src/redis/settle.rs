@@ -21,7 +21,8 @@ impl RedisStore {
         settlements: Vec<(Receipt, Settlement)>,
     ) -> Result<Vec<Result<Settled, Error>>, Error> {
         check("batch", || "a batch of settlements".into(), settlements.len(), self.config().limits.batch)?;
-        let mut wrong: Vec<Option<Error>> = settlements.iter().map(|each| self.check_settlement(&each.1).err()).collect();
+        let mut wrong: Vec<Option<Error>> =
+            settlements.iter().map(|each| self.check_settlement(&each.1).err()).collect();
         let allowed: Vec<&(Receipt, Settlement)> =
             settlements.iter().zip(&wrong).filter(|(_, wrong)| wrong.is_none()).map(|(each, _)| each).collect();
         let mut answers = self.settle_allowed(&allowed).await?.into_iter();
@@ -38,7 +39,10 @@ impl RedisStore {
         if let Settlement::Commit(outputs) = settlement { limits.check_events(outputs) } else { Ok(()) }
     }
 
-    async fn settle_allowed(&self, settlements: &[&(Receipt, Settlement)]) -> Result<Vec<Result<Settled, Error>>, Error> {
+    async fn settle_allowed(
+        &self,
+        settlements: &[&(Receipt, Settlement)],
+    ) -> Result<Vec<Result<Settled, Error>>, Error> {
         if settlements.is_empty() {
             return Ok(Vec::new());
         }
@@ -180,4 +184,3 @@ fn output(reply: &Reply) -> Option<Published> {
         duplicate: reply.get(2)?.as_u64()? == 1,
     })
 }
-

@@ -509,4 +509,3 @@ impl Consumer for RedisConsumer {
         self.inner.leave().await
     }
 }
-
