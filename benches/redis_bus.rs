@@ -283,7 +283,8 @@ fn report(rounds: &[Vec<Round>; 3]) {
     println!("medians of {ROUNDS} rounds; payload {PAYLOAD} bytes; batches of {BATCH}\n");
     println!("| | publish → deliver p50 | p99 | publish | consume + ack | all three | server CPU per event |");
     println!("|---|---|---|---|---|---|---|");
-    let columns: [(&dyn Fn(&Round) -> f64, &str); 6] = [
+    type Value<'a> = &'a dyn Fn(&Round) -> f64;
+    let columns: [(Value<'_>, &str); 6] = [
         (&|round| round.p50, "µs"),
         (&|round| round.p99, "µs"),
         (&|round| round.publish, "k/s"),

@@ -1,7 +1,8 @@
 //! The ground floor of S²: what sessions tell each other, what happened, and what waits for a person.
 //!
 //! S² (Swarm of Swarms) coordinates fleets of agent sessions that work in parallel. This crate holds its vocabulary,
-//! the contracts of [`EventBus`], [`Journal`] and [`Inbox`], and [`MemoryStore`], which implements them in one process.
+//! the contracts of [`EventBus`], [`Journal`] and [`Inbox`], and two stores that implement them: [`MemoryStore`] in one process,
+//! and, with the feature `redis`, `RedisStore` on a Redis server, over many.
 //!
 //! ```
 //! use s2_coordinator::{EventBus, EventBusExt, EventType, GroupName, MemoryStore, NewEvent, Subscribe, SwarmId, Topic};
@@ -28,6 +29,8 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
+//! | `redis` | `RedisStore`: the fleet on a Redis server, over many processes |
+//! | `redis-tls` | the same over TLS (`rediss://`), with the system's certificates |
 //! | `conformance` | the suites that every backend must pass |
 //! | `test-util` | `ManualClock` |
 

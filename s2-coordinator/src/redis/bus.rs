@@ -73,14 +73,18 @@ impl RedisBus {
         let (mut found, mut after) = (Vec::new(), which.after);
         let limit = which.limit.unwrap_or(self.limits().batch);
         loop {
-            let mut call = self.store.call_once(script);
+            let reads = std::ptr::eq(script, DEAD_LETTERS);
+            let mut call = if reads { self.store.call_again(script) } else { self.store.call_once(script) };
             call.number(after);
             call.arg(which.topic.as_ref().map(Topic::as_str).unwrap_or_default());
             call.arg(which.group.as_ref().map(GroupName::as_str).unwrap_or_default());
             call.arg(which.event_type.as_ref().map(|kind| kind.as_str()).unwrap_or_default());
             call.number(limit - found.len());
-            call.number(which.ids.len());
-            which.ids.iter().for_each(|id| call.number(id));
+            // Those that a page before this one has dealt with are not named again.
+            let named: Vec<&DeadLetterId> =
+                which.ids.iter().filter(|id| after == which.after || **id > after).collect();
+            call.number(named.len());
+            named.into_iter().for_each(|id| call.number(id));
             let answer = call.answer().await?;
             let unexpected = || Call::unexpected(script, &answer);
             match answer.get(0).and_then(Reply::as_str) {
@@ -138,7 +142,10 @@ impl EventBus for RedisBus {
         keeper::ensure(&self.store.shared)?;
         self.check_open()?;
         let (settle, closed) = (Arc::new(self.clone()), self.handle.closed.subscribe());
-        let consumer = RedisConsumer::join(self.store.clone(), settle, how, closed).await?;
+        // In a task of its own: a caller that does not wait for it leaves no consumer behind.
+        let (store, how) = (self.store.clone(), how.clone());
+        let joined = tokio::spawn(async move { RedisConsumer::join(store, settle, &how, closed).await });
+        let consumer = joined.await.map_err(|_| Error::Closed)??;
         {
             let mut consumers = self.handle.consumers.lock().unwrap_or_else(PoisonError::into_inner);
             if consumers.len() == consumers.capacity() {
@@ -213,15 +220,11 @@ impl EventBus for RedisBus {
     #[instrument(level = "debug", skip_all, err(level = "debug"))]
     async fn close(&self) -> Result<(), Error> {
         self.handle.closed.send_replace(true);
-        let consumers = std::mem::take(&mut *self.handle.consumers.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut left = consumers.into_iter();
-        while let Some(consumer) = left.next() {
-            if let Err(error) = consumer.close().await {
-                let mut consumers = self.handle.consumers.lock().unwrap_or_else(PoisonError::into_inner);
-                consumers.push(consumer);
-                consumers.extend(left);
-                return Err(error);
-            }
+        let next = || self.handle.consumers.lock().unwrap_or_else(PoisonError::into_inner).last().cloned();
+        while let Some(consumer) = next() {
+            consumer.close().await?;
+            let mut consumers = self.handle.consumers.lock().unwrap_or_else(PoisonError::into_inner);
+            consumers.retain(|other| !other.is_of(&consumer));
         }
         Ok(())
     }

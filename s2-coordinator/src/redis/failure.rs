@@ -62,8 +62,9 @@ pub(super) fn cure(error: &RedisError) -> Cure {
             | ServerErrorKind::MasterDown,
         ) => Cure::Wait,
         ErrorKind::Server(ServerErrorKind::ReadOnly) => Cure::Reconnect,
-        // A script of somebody else has run for so long that the server refuses others.
-        _ if error.code() == Some("BUSY") => Cure::Wait,
+        // A script of somebody else has run for so long that the server refuses others; replicas are missing; the disk is
+        // full: all of which passes.
+        _ if matches!(error.code(), Some("BUSY" | "NOREPLICAS" | "MISCONF")) => Cure::Wait,
         ErrorKind::Server(_) | ErrorKind::Extension => Cure::Nothing,
         _ if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() => Cure::Reconnect,
         _ if error.is_unrecoverable_error() => Cure::Reconnect,

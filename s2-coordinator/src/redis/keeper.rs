@@ -98,6 +98,7 @@ async fn until(clock: Option<Arc<dyn Clock>>, read: Option<(Instant, Timestamp)>
 
 /// Gives a sign of life and has done what is due.
 async fn beat(shared: &Arc<Shared>, epoch: &mut Option<u64>) -> Result<(), Error> {
+    shared.link.close(shared.post.broken()).await;
     let mut call = shared.call_again(BEAT);
     let asked = Instant::now();
     for member in samples(shared).values() {

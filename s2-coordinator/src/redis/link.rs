@@ -15,7 +15,7 @@ use crate::redis::failure::{Cure, Failure, cure};
 use crate::redis::post::Post;
 use crate::redis::reply::Reply;
 use crate::redis::script::{Library, Script};
-use crate::redis::scripts::ALL;
+use crate::redis::scripts::all;
 
 /// How patient a process is.
 #[derive(Clone, Copy, Debug)]
@@ -41,9 +41,12 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause between two attempts to reach the server.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// Two connections: what is pushed must not share the limits that the server sets to those who listen with what is answered.
 #[derive(Clone)]
 struct Open {
     connection: MultiplexedConnection,
+    /// Held, so that it stays.
+    _listener: MultiplexedConnection,
     generation: u64,
 }
 
@@ -65,8 +68,8 @@ pub(super) struct Link {
     patience: Patience,
     library: Library,
     line: tokio::sync::Mutex<Line>,
-    /// Libraries of hosts, by the name of their only script.
-    foreign: Mutex<HashMap<&'static str, Arc<Library>>>,
+    /// Libraries of hosts, by the name and the body of their only script.
+    foreign: Mutex<HashMap<(&'static str, &'static str), Arc<Library>>>,
     post: Arc<Post>,
 }
 
@@ -87,7 +90,7 @@ impl Link {
         let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let client =
             Client::open(info).map_err(|error| Failure::Address { address: hide(url), reason: error.to_string() })?;
-        let (library, line) = (Library::new(ALL), tokio::sync::Mutex::default());
+        let (library, line) = (Library::new(all()), tokio::sync::Mutex::default());
         let (generation, foreign) = (AtomicU64::new(0), Mutex::default());
         Ok(Self { client, address, channels, generation, patience, library, line, foreign, post })
     }
@@ -112,9 +115,9 @@ impl Link {
         let dialled = tokio::time::timeout(limit, self.dial(generation)).await;
         let dialled = dialled.unwrap_or_else(|_| Err(self.unreachable(format!("no answer within {limit:?}"))));
         match dialled {
-            Ok(connection) => {
+            Ok((connection, listener)) => {
                 self.generation.store(generation, Ordering::Release);
-                let open = Open { connection, generation };
+                let open = Open { connection, _listener: listener, generation };
                 (line.open, line.failed) = (Some(open.clone()), None);
                 self.post.connected();
                 Ok(open)
@@ -137,19 +140,19 @@ impl Link {
         Failure::Unreachable { address: self.address.clone(), reason }
     }
 
-    async fn dial(&self, generation: u64) -> Result<MultiplexedConnection, Failure> {
+    async fn dial(&self, generation: u64) -> Result<(MultiplexedConnection, MultiplexedConnection), Failure> {
         let post = Arc::clone(&self.post);
         let [own, everybody] = self.channels.clone();
         let listen = move |push: PushInfo| {
-            deliver(&post, push, &everybody);
+            deliver(&post, push, &everybody, generation);
             Ok::<(), Infallible>(())
         };
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.patience.connecting))
-            .set_response_timeout(Some(self.patience.answering))
-            .set_push_sender(listen);
+            .set_response_timeout(Some(self.patience.answering));
         let failed = |error: RedisError| self.unreachable(error.to_string());
-        let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await.map_err(failed)?;
+        let connect = |config| async move { self.client.get_multiplexed_async_connection_with_config(&config).await };
+        let mut connection = connect(config.clone()).await.map_err(failed)?;
         let server = info(&mut connection, "server").await.map_err(failed)?;
         let memory = info(&mut connection, "memory").await.map_err(failed)?;
         let version = field(&server, "redis_version");
@@ -161,14 +164,14 @@ impl Link {
         if policy != "noeviction" {
             return Err(Failure::Evicts { address: self.address.clone(), policy });
         }
-        let mut subscribe = redis::cmd("SUBSCRIBE");
-        subscribe.arg(format!("{own}:{generation}")).arg(&self.channels[1]);
-        connection.req_packed_command(&subscribe).await.map_err(failed)?;
-        Ok(connection)
+        let mut listener = connect(config.set_push_sender(listen)).await.map_err(failed)?;
+        let channels = [format!("{own}:{generation}"), self.channels[1].clone()];
+        listener.subscribe(&channels).await.map_err(failed)?;
+        Ok((connection, listener))
     }
 
     /// Gives a connection up, unless there is another by now.
-    async fn close(&self, generation: u64) {
+    pub(super) async fn close(&self, generation: u64) {
         let mut line = self.line.lock().await;
         if line.open.as_ref().is_some_and(|open| open.generation == generation) {
             line.open = None;
@@ -241,11 +244,12 @@ impl Link {
 
     /// The library of a host's script.
     fn foreign(&self, script: &'static Script) -> Option<Arc<Library>> {
-        if ALL.iter().any(|own| std::ptr::eq(*own, script)) {
+        if all().any(|own| std::ptr::eq(own, script)) {
             return None;
         }
         let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(Arc::clone(foreign.entry(script.name()).or_insert_with(|| Arc::new(Library::new(&[script])))))
+        let library = foreign.entry((script.name(), script.body()));
+        Some(Arc::clone(library.or_insert_with(|| Arc::new(Library::new([script].into_iter())))))
     }
 }
 
@@ -269,9 +273,9 @@ fn field(info: &str, name: &str) -> String {
 }
 
 /// Delivers what arrived without being asked for.
-fn deliver(post: &Post, push: PushInfo, everybody: &str) {
+fn deliver(post: &Post, push: PushInfo, everybody: &str, generation: u64) {
     if push.kind == PushKind::Disconnection {
-        return post.disconnected();
+        return post.disconnected(generation);
     }
     let mut data = push.data.into_iter();
     if let (PushKind::Message, Some(Value::BulkString(channel)), Some(Value::BulkString(message))) =

@@ -1,8 +1,8 @@
 //! The fleet on a Redis server, over many processes.
 //!
 //! Everything that a fleet has lies under keys with one hash tag, and every mutation is one Lua script: that is the same
-//! step as in memory, written a second time. A process needs one connection: scripts run over it, and what the process
-//! waits for is pushed to it. So a thousand idle consumers cost nothing but a sign of life now and then.
+//! step as in memory, written a second time. A process needs two connections: steps run over one, and what the process waits
+//! for is pushed over the other. So a thousand idle consumers cost nothing but a sign of life now and then.
 //!
 //! A consumer that waits is queued in Redis. Whoever publishes hands the event out in the same step, so that it arrives
 //! without another round trip; a push that is lost is fetched again under the ticket of the wait.
@@ -21,6 +21,7 @@ mod store;
 mod read;
 mod publish;
 mod keeper;
+mod builder;
 mod journal;
 mod inbox;
 mod settle;
@@ -28,9 +29,10 @@ mod subscription;
 mod tail;
 mod bus;
 
+pub use builder::RedisStoreBuilder;
 pub use bus::RedisBus;
 pub use inbox::RedisInbox;
 pub use journal::RedisJournal;
 pub use reply::Reply;
 pub use script::Script;
-pub use store::{RedisStore, RedisStoreBuilder};
+pub use store::RedisStore;

@@ -1,6 +1,7 @@
 //! What was pushed to this process, and who waits for it.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -59,6 +60,7 @@ pub(super) struct Post {
     /// Rises when the fleet is not the one that it was.
     epoch: watch::Sender<u64>,
     connection: Notify,
+    broken: AtomicU64,
 }
 
 impl Default for Post {
@@ -70,6 +72,7 @@ impl Default for Post {
             lost: watch::Sender::new(0),
             epoch: watch::Sender::new(0),
             connection: Notify::new(),
+            broken: AtomicU64::new(0),
         }
     }
 }
@@ -129,9 +132,15 @@ impl Post {
         self.connection.notify_one();
     }
 
-    /// There is no connection.
-    pub(super) fn disconnected(&self) {
+    /// A connection of this number has ended.
+    pub(super) fn disconnected(&self, generation: u64) {
+        self.broken.fetch_max(generation, Ordering::AcqRel);
         self.connection.notify_one();
+    }
+
+    /// The number of the latest connection that has ended.
+    pub(super) fn broken(&self) -> u64 {
+        self.broken.load(Ordering::Acquire)
     }
 
     /// Waits until the connection changes.

@@ -36,6 +36,10 @@ impl Script {
     pub const fn name(&self) -> &'static str {
         self.name
     }
+
+    pub(super) const fn body(&self) -> &'static str {
+        self.body
+    }
 }
 
 /// What the server loads: functions that share the prelude. Its name says what is in it, so versions live side by side.
@@ -46,7 +50,7 @@ pub(super) struct Library {
 }
 
 impl Library {
-    pub(super) fn new(scripts: &[&Script]) -> Self {
+    pub(super) fn new(scripts: impl Iterator<Item = &'static Script>) -> Self {
         let mut source = PRELUDE.join("\n");
         for Script { name, body, frees } in scripts {
             let flags = if *frees { "'allow-oom'" } else { "" };
@@ -66,10 +70,13 @@ impl Library {
     }
 }
 
-const PRELUDE: [&str; 8] = [
+const PRELUDE: [&str; 11] = [
     include_str!("lua/prelude/step.lua"),
     include_str!("lua/prelude/topic.lua"),
+    include_str!("lua/prelude/cell.lua"),
     include_str!("lua/prelude/group.lua"),
+    include_str!("lua/prelude/deliver.lua"),
+    include_str!("lua/prelude/expire.lua"),
     include_str!("lua/prelude/publish.lua"),
     include_str!("lua/prelude/sweep.lua"),
     include_str!("lua/prelude/place.lua"),

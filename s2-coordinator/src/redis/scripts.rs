@@ -4,10 +4,12 @@ use crate::redis::script::Script;
 
 macro_rules! scripts {
     ($($name:ident: $kind:ident $file:literal;)*) => {
-        $(pub(super) const $name: &Script = &Script::$kind($file, include_str!(concat!("lua/verbs/", $file, ".lua")));)*
+        $(pub(super) static $name: &Script = &Script::$kind($file, include_str!(concat!("lua/verbs/", $file, ".lua")));)*
 
         /// All of them.
-        pub(super) const ALL: &[&Script] = &[$($name),*];
+        pub(super) fn all() -> impl Iterator<Item = &'static Script> {
+            [$($name),*].into_iter()
+        }
     };
 }
 

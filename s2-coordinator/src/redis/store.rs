@@ -7,29 +7,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::Cmd;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::config::{Config, Retention};
+use crate::config::Config;
 use crate::error::Error;
-use crate::invalid::Invalid;
 use crate::random::Random;
 use crate::redis::failure::Failure;
-use crate::redis::link::{Link, Patience};
+use crate::redis::link::Link;
 use crate::redis::post::Post;
 use crate::redis::reply::Reply;
-use crate::redis::script::{Script, settings};
-use crate::swarm::SwarmId;
+use crate::redis::script::Script;
 use crate::time::Timestamp;
 
 /// A process gives a sign of life at least that often.
 const LONGEST_BEAT: Duration = Duration::from_secs(15);
-
-/// A process that has said nothing for so long counts as gone, unless the ack timeout is longer.
-const GONE_AFTER: Duration = Duration::from_secs(6);
-
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The layout of the keys.
 pub(super) const LAYOUT: &str = "1";
@@ -61,6 +54,17 @@ pub(super) struct Shared {
     numbers: AtomicU64,
     lanes: Mutex<Vec<u32>>,
     last_lane: AtomicU64,
+}
+
+/// What a builder has settled.
+pub(super) struct Beginnings {
+    pub(super) config: Config,
+    pub(super) clock: Option<Arc<dyn Clock>>,
+    pub(super) random: Random,
+    pub(super) prefix: String,
+    pub(super) process: String,
+    pub(super) settings: String,
+    pub(super) gone_after: Duration,
 }
 
 /// What the keeper watches over: one consumer.
@@ -110,26 +114,6 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// The fleet of this name on the server at `url` (`redis://` or, with feature `redis-tls`, `rediss://`).
-    ///
-    /// # Errors
-    ///
-    /// As [`RedisStoreBuilder::connect`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn connect(url: &str, fleet: SwarmId) -> Result<Self, Error> {
-        Self::builder(fleet).connect(url).await
-    }
-
-    /// A fleet with settings of its own.
-    pub fn builder(fleet: SwarmId) -> RedisStoreBuilder {
-        let journal = Retention { bytes: 1024 * 1024 * 1024, age: Some(7 * DAY) };
-        let config = Config { journal, ..Config::default() };
-        RedisStoreBuilder { fleet, config, clock: None, seed: None, patience: Patience::default() }
-    }
-
     /// The settings of this process.
     #[must_use]
     pub fn config(&self) -> &Config {
@@ -150,16 +134,6 @@ impl RedisStore {
         let mut call = self.shared.begin(script, keys, Some(Lane::take(&self.shared)));
         args.iter().for_each(|arg| call.arg(*arg));
         call.answer().await
-    }
-
-    /// Rises when a script of any process wakes `name`, and when one may have done so unheard.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoRuntime`].
-    pub fn listen(&self, name: &str) -> Result<watch::Receiver<u64>, Error> {
-        crate::redis::keeper::ensure(&self.shared)?;
-        Ok(self.shared.post.wake(name))
     }
 
     pub(super) fn random(&self) -> MutexGuard<'_, Random> {
@@ -188,6 +162,30 @@ impl RedisStore {
 }
 
 impl Shared {
+    pub(super) fn new(fleet: String, start: Beginnings, link: Link, post: Arc<Post>) -> Self {
+        let Beginnings { config, clock, random, prefix, process, settings, gone_after } = start;
+        Self {
+            link,
+            post,
+            config,
+            clock,
+            members: Mutex::default(),
+            due: Mutex::new(Timestamp::MAX),
+            rearm: Arc::new(Notify::new()),
+            beat_every: LONGEST_BEAT.min(gone_after / 2),
+            read: Mutex::default(),
+            keeps: AtomicBool::new(false),
+            fleet,
+            prefix,
+            process,
+            settings,
+            random: Mutex::new(random),
+            numbers: AtomicU64::new(0),
+            lanes: Mutex::default(),
+            last_lane: AtomicU64::new(0),
+        }
+    }
+
     fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -288,108 +286,5 @@ impl<'a> Lane<'a> {
 impl Drop for Lane<'_> {
     fn drop(&mut self) {
         self.shared.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(self.number);
-    }
-}
-
-/// Settings of a [`RedisStore`].
-#[derive(Debug)]
-#[must_use = "a builder does nothing until it connects"]
-pub struct RedisStoreBuilder {
-    fleet: SwarmId,
-    config: Config,
-    clock: Option<Arc<dyn Clock>>,
-    seed: Option<u64>,
-    patience: Patience,
-}
-
-impl RedisStoreBuilder {
-    /// Sets how the fleet behaves, as far as this process is concerned. Unless set, it is [`Config::default`] with a journal
-    /// of 1 GiB and 7 days.
-    pub fn with_config(mut self, config: Config) -> Self {
-        self.config = config;
-        self
-    }
-
-    /// Sets another clock than the server's. For tests: all processes of a fleet must have the same.
-    pub fn with_clock(mut self, clock: Arc<impl Clock>) -> Self {
-        self.clock = Some(clock);
-        self
-    }
-
-    /// Makes ids and jitter repeatable. For tests.
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
-        self
-    }
-
-    /// Sets for how long a call is tried again while the server is away: 30 s unless set.
-    pub fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience.trying = patience;
-        self
-    }
-
-    /// Sets how long the server may take to answer before the connection is given up: 5 s unless set. It must be longer than
-    /// any pause of the server, else the pause becomes an outage.
-    pub fn with_response_timeout(mut self, timeout: Duration) -> Self {
-        self.patience.answering = timeout;
-        self
-    }
-
-    /// Sets how long a connection may take to be made: 2 s unless set.
-    pub fn with_connection_timeout(mut self, timeout: Duration) -> Self {
-        self.patience.connecting = timeout;
-        self
-    }
-
-    /// Connects to the server and checks that it can be trusted with the fleet.
-    ///
-    /// # Errors
-    ///
-    /// As [`Config::check`]; [`Error::Invalid`] for a fleet whose name is no hash tag; [`Error::LayoutMismatch`];
-    /// [`Error::NoRuntime`]; [`Error::Backend`], which says whether the URL is wrong, the server cannot be reached, is too
-    /// old, or may evict what it holds.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn connect(self, url: &str) -> Result<RedisStore, Error> {
-        self.config.check()?;
-        let fleet = self.fleet.as_str().to_owned();
-        if fleet.contains(['{', '}']) {
-            return Err(Invalid::new("fleet", &fleet, "braces mark the hash tag of its keys").into());
-        }
-        let gone_after = GONE_AFTER.max(self.config.ack_timeout);
-        let settings = settings(&self.config, gone_after);
-        let prefix = format!("s2:{{{fleet}}}:");
-        // Two processes with one name would take each other's answers, so a seed does not decide it.
-        let process = format!("{:032x}", Random::from_system().bits());
-        let channels = [format!("{prefix}p:{process}"), format!("{prefix}wake")];
-        let post = Arc::new(Post::default());
-        let link = Link::new(url, channels, self.patience, Arc::clone(&post))?;
-        let shared = Shared {
-            link,
-            post,
-            config: self.config,
-            clock: self.clock,
-            members: Mutex::default(),
-            due: Mutex::new(Timestamp::MAX),
-            rearm: Arc::new(Notify::new()),
-            beat_every: LONGEST_BEAT.min(gone_after / 2),
-            read: Mutex::default(),
-            keeps: AtomicBool::new(false),
-            fleet,
-            prefix,
-            process,
-            settings,
-            random: Mutex::new(self.seed.map_or_else(Random::from_system, Random::from_seed)),
-            numbers: AtomicU64::new(0),
-            lanes: Mutex::default(),
-            last_lane: AtomicU64::new(0),
-        };
-        let store = RedisStore { shared: Arc::new(shared) };
-        crate::redis::keeper::ensure(&store.shared)?;
-        store.shared.link.connect().await?;
-        store.call_again(crate::redis::scripts::BEAT).answer().await?;
-        Ok(store)
     }
 }

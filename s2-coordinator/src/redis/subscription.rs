@@ -4,7 +4,6 @@
 //! so neither a lost reply nor a lost push loses anything. A consumer has one ticket at a time; who drops a wait leaves its
 //! ticket behind, for the next call to go on with, or to be given back.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -50,8 +49,6 @@ struct Turn {
     place: Place,
     /// The ticket of a wait that has not ended, and for how many.
     open: Option<(u64, usize)>,
-    /// The last ticket that has ended.
-    done: u64,
 }
 
 #[derive(Debug)]
@@ -67,6 +64,8 @@ struct Inner {
     /// Under which the keeper knows it.
     number: u64,
     last_ticket: AtomicU64,
+    /// The last ticket that has ended.
+    done: AtomicU64,
     left: AtomicBool,
 }
 
@@ -152,10 +151,11 @@ impl RedisConsumer {
             how: how.clone(),
             bus_closed,
             closed: watch::Sender::new(false),
-            turn: tokio::sync::Mutex::new(Turn { place, open: None, done: 0 }),
+            turn: tokio::sync::Mutex::new(Turn { place, open: None }),
             membership,
             number,
             last_ticket: AtomicU64::new(0),
+            done: AtomicU64::new(0),
             left: AtomicBool::new(false),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -194,14 +194,15 @@ impl Inner {
     async fn wait(self: &Arc<Self>, max: usize) -> Result<Vec<Delivery>, Error> {
         let mut lost = self.store.shared.post.lost();
         let mut turn = self.turn.lock().await;
+        let abandoned = Abandoned { inner: Some(self) };
         let mut ticket = loop {
             match self.open_ticket(&mut turn, max).await {
                 Err(Error::Backend { retryable: true, .. }) => tokio::time::sleep(PAUSE).await,
                 ticket => break ticket?,
             }
         };
-        let abandoned = Abandoned { inner: Some(self) };
         let deliveries = loop {
+            keeper::ensure(&self.store.shared)?;
             lost.borrow_and_update();
             match self.take(&turn, ticket, max, true).await {
                 Ok(Taken::Deliveries(deliveries)) => break deliveries,
@@ -241,22 +242,25 @@ impl Inner {
 
     /// What can be had at once.
     async fn take_now(self: &Arc<Self>, max: usize) -> Result<Vec<Delivery>, Error> {
-        // Whoever holds the turn waits, since there is nothing.
-        let Ok(mut turn) = self.turn.try_lock() else { return Ok(Vec::new()) };
-        loop {
+        let mut turn = match self.turn.try_lock() {
+            Ok(turn) => turn,
+            // Whoever holds the turn waits, since there is nothing.
+            Err(_) if self.membership.waits.load(Ordering::Acquire) > 0 => return Ok(Vec::new()),
+            Err(_) => self.turn.lock().await,
+        };
+        let abandoned = Abandoned { inner: Some(self) };
+        let taken = loop {
             let ticket = self.open_ticket(&mut turn, max).await?;
-            let abandoned = Abandoned { inner: Some(self) };
-            let taken = self.take(&turn, ticket, max, false).await;
-            match taken {
-                Ok(Taken::Lost) => self.rejoin(&mut turn).await?,
-                Ok(Taken::Superseded) => {}
-                taken => {
-                    abandoned.ended(&mut turn);
-                    return taken.map(|taken| if let Taken::Deliveries(some) = taken { some } else { Vec::new() });
-                }
+            match self.take(&turn, ticket, max, false).await? {
+                _ if self.is_closed() => break Vec::new(),
+                Taken::Lost => self.rejoin(&mut turn).await?,
+                Taken::Superseded => drop(self.new_ticket(&mut turn, max)),
+                Taken::Nothing => break Vec::new(),
+                Taken::Deliveries(deliveries) => break deliveries,
             }
-            abandoned.ended(&mut turn);
-        }
+        };
+        abandoned.ended(&mut turn);
+        Ok(taken)
     }
 
     fn new_ticket(&self, turn: &mut Turn, max: usize) -> u64 {
@@ -271,7 +275,7 @@ impl Inner {
             Some((ticket, same)) if same == max => Ok(ticket),
             Some((ticket, _)) => {
                 self.cancel(&turn.place.recipient, ticket).await?;
-                turn.done = ticket;
+                self.done.store(ticket, Ordering::Release);
                 Ok(self.new_ticket(turn, max))
             }
             None => Ok(self.new_ticket(turn, max)),
@@ -284,7 +288,7 @@ impl Inner {
         call.number(recipient.incarnation);
         call.number(recipient.consumer);
         call.number(ticket);
-        call.number(turn.done);
+        call.number(self.done.load(Ordering::Acquire));
         call.number(max);
         call.number(u8::from(wait));
         let answer = call.answer().await?;
@@ -375,7 +379,7 @@ impl Inner {
         self.membership.consumer.store(recipient.consumer, Ordering::Release);
         turn.place = Place { recipient: Arc::new(recipient), letterbox };
         turn.open = None;
-        turn.done = self.last_ticket.load(Ordering::Acquire);
+        self.done.store(self.last_ticket.load(Ordering::Acquire), Ordering::Release);
         Ok(())
     }
 
@@ -396,21 +400,23 @@ impl Inner {
             && self.cancel(&turn.place.recipient, ticket).await.is_ok()
         {
             turn.open = None;
-            turn.done = ticket;
+            self.done.store(ticket, Ordering::Release);
         }
     }
 
+    /// Leaves the group. It does not wait for its turn: a wait that nobody polls would never give it.
     async fn leave(&self) -> Result<(), Error> {
         self.closed.send_replace(true);
-        let turn = self.turn.lock().await;
         if self.left.load(Ordering::Acquire) {
             return Ok(());
         }
-        let recipient = Arc::clone(&turn.place.recipient);
-        let ticket = turn.open.map(|(ticket, _)| ticket);
-        drop(turn);
-        self.forget(recipient.consumer);
-        leave(&self.store, [(recipient, ticket)].into()).await?;
+        let consumer = self.membership.consumer.load(Ordering::Acquire);
+        self.forget(consumer);
+        let mut call = self.store.call_again(LEAVE);
+        call.number(self.membership.incarnation.load(Ordering::Acquire));
+        call.number(consumer);
+        call.number(self.done.load(Ordering::Acquire));
+        call.answer().await?;
         self.left.store(true, Ordering::Release);
         Ok(())
     }
@@ -421,21 +427,6 @@ impl Inner {
     }
 }
 
-/// Ends subscriptions, with the tickets that they have open.
-async fn leave(store: &RedisStore, leaving: VecDeque<(Arc<Recipient>, Option<u64>)>) -> Result<(), Error> {
-    let leaving: Vec<_> = leaving.into();
-    for some in leaving.chunks(100) {
-        let mut call = store.call_again(LEAVE);
-        for (recipient, ticket) in some {
-            call.number(recipient.incarnation);
-            call.number(recipient.consumer);
-            call.arg(ticket.map(|ticket| ticket.to_string()).unwrap_or_default());
-        }
-        call.answer().await?;
-    }
-    Ok(())
-}
-
 /// A wait that has begun; dropped, its ticket is given back.
 struct Abandoned<'a> {
     inner: Option<&'a Arc<Inner>>,
@@ -443,9 +434,8 @@ struct Abandoned<'a> {
 
 impl Abandoned<'_> {
     fn ended(mut self, turn: &mut Turn) {
-        self.inner = None;
-        if let Some((ticket, _)) = turn.open.take() {
-            turn.done = ticket;
+        if let (Some(inner), Some((ticket, _))) = (self.inner.take(), turn.open.take()) {
+            inner.done.store(ticket, Ordering::Release);
         }
     }
 }
@@ -460,12 +450,16 @@ impl Drop for Abandoned<'_> {
 }
 
 /// What a bus keeps of a consumer, to close it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Closer {
     inner: std::sync::Weak<Inner>,
 }
 
 impl Closer {
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        self.inner.ptr_eq(&other.inner)
+    }
+
     pub(super) fn is_gone(&self) -> bool {
         self.inner.strong_count() == 0
     }

@@ -38,6 +38,7 @@ impl RedisTail {
 
     async fn wait(&mut self, max: usize) -> Result<Vec<Arc<Event>>, Error> {
         loop {
+            keeper::ensure(&self.store.shared)?;
             self.told.borrow_and_update();
             if self.epoch.has_changed().unwrap_or(false) {
                 // The fleet was lost and made anew: whatever is there is new.

@@ -181,7 +181,7 @@ local function publish(list, from, count)
       if what == nil then
         local key, attributes, data = list[base + 1], list[base + 4], list[base + 5]
         call('XADD', stream, position, 'e', attributes, 'd', data, 't',
-          position % STRIDE == 0 and recorded_at .. ' ' .. int(total) or recorded_at)
+          (position % STRIDE == 0 or #data > HEAVY_BYTES) and recorded_at .. ' ' .. int(total) or recorded_at)
         if key ~= '' then
           used, ages = used or {}, ages or { now }
           used[#used + 1], used[#used + 2] = key, struct.pack(KEY, list[base + 2], list[base + 3], position, now)
@@ -206,7 +206,9 @@ local function publish(list, from, count)
       topic.oldest = NEVER
     end
     if used then
-      call('HSET', P .. 'k:' .. name, unpack(used))
+      for from_ = 1, #used, 1000 do
+        call('HSET', P .. 'k:' .. name, unpack(used, from_, at_most(from_ + 999, #used)))
+      end
       call('RPUSH', P .. 'ka:' .. name, cmsgpack.pack(ages))
       topic.oldest_key = at_most(topic.oldest_key, now)
       arm_topic(topic, now + C.window + math.floor(C.window / 8))

@@ -194,7 +194,8 @@ local function trim_journal()
       append_entry('{"component":"journal","operation":"trim","subject":"s2.journal","params":{"through":' ..
         int(M.first - 1) .. ',"entries":' .. int(M.first - first) .. '},"severity":"INFO"}')
     end
-    oldest_at = nil
+    oldest = C.journal_age and M.next - M.first > 1 and call('XRANGE', P .. 'journal', '-', '+', 'COUNT', 1)[1]
+    oldest_at = oldest and tonumber(oldest[2][4])
   end
   return oldest_at and oldest_at + C.journal_age
 end

@@ -3,7 +3,7 @@
 -- Forgets a topic of which nothing is left but where it ended.
 local function forget_vacant(topic)
   local key = P .. 't:' .. topic.name
-  if topic.first < topic.next or topic.keys > 0 or topic.dead > 0 or topic.tails == 1 or
+  if topic.first < topic.next or topic.keys > 0 or topic.dead > 0 or
     call('EXISTS', P .. 'tg:' .. topic.name) == 1 then
     return false
   end
@@ -28,6 +28,7 @@ local function sweep_topic(name)
     return nil
   end
   local listed = groups_of(topic)
+  budget = budget - #listed
   for _, each in ipairs(listed) do
     local group = find_group(each[1])
     if group and group.due <= now then
@@ -87,8 +88,6 @@ local function sweep_process(process)
     call('SREM', P .. 'pc:' .. process, each)
     budget = budget - 1
   end
-  -- It may be alive all the same, and repeat a request.
-  call('PEXPIRE', P .. 'q:' .. process, math.floor(C.window / 1000) + 60000)
   return #consumers > 0 and now or nil
 end
 

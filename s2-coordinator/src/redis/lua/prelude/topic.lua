@@ -1,7 +1,7 @@
 -- Topics: the stream of events, idempotency keys, retention.
 --
 -- `t:<topic>` holds the state below, `e:<topic>` the stream of events (id `<position>-0`; fields `e` attributes, `d` data,
--- `t` when recorded, and, where the position is a multiple of 32, the bytes of all events before it), `k:<topic>` what was published under which key, `ka:<topic>` keys by age,
+-- `t` when recorded, and, where the position is a multiple of 32 or the data heavy, the bytes of all events before it), `k:<topic>` what was published under which key, `ka:<topic>` keys by age,
 -- `tg:<topic>` the groups by name, each with its incarnation and its floor.
 
 local EVENT_BYTES = 96
@@ -9,6 +9,9 @@ local KEY_BYTES = 160
 local KEY = '>c32c16I7I7'
 
 local STRIDE = 32
+local HEAVY_BYTES = 4096
+-- About as much as one step reads or answers.
+local STEP_BYTES = 4194304
 local TOPIC = '>I7I7I7I7I7I7I7I7I7B'
 
 -- Groups of the topic that wait: `waiting` lists {incarnation, the member that waits longest}.
@@ -148,21 +151,23 @@ local function entry_at(topic, position)
   return call('XRANGE', P .. 'e:' .. topic.name, int(position), int(position))[1]
 end
 
--- Entries from a position on, which is retained: at most `limit` and about 4 MiB, but one in any case. `average` is what
--- one weighs.
+-- Entries from a position on, which is retained: at most `limit` and about `STEP_BYTES`, but one in any case. `average` is
+-- what one weighs; since some weigh more, pages begin small and grow.
 local function entries_from(key, from, limit, average)
-  local found, bytes = {}, 0
-  while #found < limit and bytes < 4194304 do
-    local count = math.floor((4194304 - bytes) / at_least(average, 1))
-    local page = call('XRANGE', key, int(from), '+', 'COUNT', at_least(at_most(limit - #found, count), 1))
+  local found, bytes, most = {}, 0, average <= 2048 and limit or 4
+  while #found < limit and bytes < STEP_BYTES do
+    local page = call('XRANGE', key, int(from), '+', 'COUNT', at_most(limit - #found, most))
     for _, entry in ipairs(page) do
-      found[#found + 1] = entry
       bytes = bytes + #entry[2][2] + #entry[2][4]
+      if bytes > STEP_BYTES and #found > 0 then
+        return found
+      end
+      found[#found + 1] = entry
     end
     if #page == 0 then
       break
     end
-    from = id_position(page[#page]) + 1
+    from, most = id_position(page[#page]) + 1, most * 2
   end
   return found
 end
@@ -196,12 +201,18 @@ local function bytes_until(topic, position)
   elseif position >= topic.next then
     return topic.total
   end
-  local from = math.floor(position / STRIDE) * STRIDE
-  local entry = from >= topic.first and entry_at(topic, from)
-  if entry then
-    return bytes_before(entry) + weigh_range(topic, from, position)
+  -- One that is heavy says so itself, so what is read on the way back is light.
+  local entry = entry_at(topic, position)
+  local bytes = 0
+  while entry and not bytes_before(entry) do
+    position = position - 1
+    if position < topic.first then
+      return topic.trimmed + bytes
+    end
+    entry = entry_at(topic, position)
+    bytes = bytes + (entry and weigh(entry) or 0)
   end
-  return topic.trimmed + weigh_range(topic, topic.first, position)
+  return entry and bytes_before(entry) + bytes or topic.trimmed + bytes
 end
 
 -- Bytes of the events that follow a position.

@@ -21,5 +21,6 @@ local function verb()
       M.due, M.changed = now + C.gone_after, true
     end
   end
+  call('PEXPIRE', P .. 'q:' .. CALLER, math.floor(C.window / 1000) + 60000)
   return { 'ok', M.epoch, M.due, wrong, now }
 end

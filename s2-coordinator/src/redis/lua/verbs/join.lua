@@ -61,10 +61,12 @@ local function verb()
   if not group then
     local count = call('HLEN', P .. 'tg:' .. topic.name) + 1
     if not listed and count > C.groups then
+      forget_vacant(topic)
       return { 'groups', count }
     end
     group, wrong = create(topic, name, listed)
     if wrong then
+      forget_vacant(topic)
       return wrong
     end
   end
@@ -77,6 +79,9 @@ local function verb()
     prefetch = tonumber(ARGV[10]), in_flight = 0, suspects = 0, gone = false, done = 0, wait = false, answers = {},
   })
   call('SADD', P .. 'pc:' .. CALLER, int(group.incarnation) .. ' ' .. int(consumer))
-  arm('p:' .. CALLER, target + C.gone_after)
+  call('ZADD', P .. 'due', now + C.gone_after, 'p:' .. CALLER)
+  if now + C.gone_after < M.due then
+    M.due, M.changed = now + C.gone_after, true
+  end
   return { 'ok', group.incarnation, consumer }
 end

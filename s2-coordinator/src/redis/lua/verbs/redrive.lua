@@ -1,7 +1,7 @@
 -- redrive <selection>: gives dead letters back to their groups.
 local function verb()
   local found, after = select_letters()
-  local answers, there = {}, {}
+  local answers, there, bytes = {}, {}, 0
   for _, each in ipairs(found) do
     if not find_group(each[2][3]) then
       return { 'no_group', each[2][1], each[2][2] }
@@ -19,9 +19,20 @@ local function verb()
       answers[#answers + 1] = { id, 1 }
     end
   end
-  for _, each in ipairs(found) do
+  for nth, each in ipairs(found) do
     local id, header = each[1], each[2]
+    if bytes > STEP_BYTES then
+      -- Enough for one step: the rest in the next, which begins after the one before.
+      after = found[nth - 1][1]
+      for place = #answers, 1, -1 do
+        if answers[place][1] > after then
+          table.remove(answers, place)
+        end
+      end
+      break
+    end
     local event = cmsgpack.unpack(call('HGET', P .. 'letter:events', int(id)))
+    bytes = bytes + #event[1] + #event[2]
     journal_letter('redrive', id, header)
     call('ZADD', P .. 'redriven', now, int(id))
     arm('redriven', now + C.window)

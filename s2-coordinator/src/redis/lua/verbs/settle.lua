@@ -44,6 +44,10 @@ local function commit(topic, group, position, said, from, count)
     out[nth] = { duplicate and answer[2] or ARGV[from + (nth - 1) * 6 + 3], duplicate and answer[1] or answer, duplicate and 1 or 0 }
   end
   local cell = find_cell(group, position)
+  if not cell then
+    -- The outputs made the topic forget what its group, which has expired, will not see.
+    return { 'committed', out }
+  end
   local extra = find_extra(group, cell)
   extra.said, extra.out = said, out
   save_extra(group, cell, extra)
@@ -72,6 +76,10 @@ local function ack_in_run(run, position, delivery)
   local group = run.group
   if group.revived > 0 or position < group.first or position >= group.cursor then
     return false
+  end
+  if position >= run.from and position < run.from + run.count then
+    -- Said twice.
+    return delivery == run.delivery
   end
   local raw = raw_cell(group, position)
   if raw ~= run.raw then
@@ -145,6 +153,9 @@ end
 local function ack_alike(run, position, delivery, count)
   local group = run.group
   if position < group.first or position + count > group.cursor then
+    return 0
+  end
+  if position < run.from + run.count and position + count > run.from then
     return 0
   end
   local page, _, offset = page_of(group, position)

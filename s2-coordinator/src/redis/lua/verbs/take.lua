@@ -34,10 +34,15 @@ local function verb()
   for _, answer in ipairs(member.answers) do
     if answer[1] == ticket then
       out = replay(topic, group, consumer, answer[2])
+      if #out == 0 then
+        -- All of it has ended: whoever asks asked long ago.
+        return { 'superseded' }
+      end
     end
   end
-  if not out or #out == 0 then
-    out = hand_out(topic, group, consumer, member, max, ticket)
+  out = out or hand_out(topic, group, consumer, member, max, ticket)
+  if #out == 0 and not wait then
+    member.done = ticket
   end
   if #out > 0 or not wait then
     stop_waiting(topic, group, consumer, member)
