@@ -831,3 +831,65 @@ async fn six_hundred_events_for_one_who_asks_for_a_thousand() {
     assert!(calls <= 3, "{calls} calls");
     assert_eq!(group(&bus, &ORDERS).await.in_flight, 600);
 }
+
+/// What comes back is read event by event; the limits that the server sets to its clients must not be met for all that.
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_four_mebibytes_come_back() {
+    const COUNT: usize = 64;
+    let server = RedisServer::start_volatile();
+    let bus = store(&server).await.bus();
+    let clerk = bus.subscribe(&Subscribe::new(ORDERS, CLERKS).with_prefetch(COUNT)).await.expect("a group");
+    for _ in 0..COUNT {
+        bus.publish_one(&event(ORDERS).with_data(vec![b'x'; MIB])).await.expect("published");
+    }
+    for attempt in [1, 2] {
+        let mut held = Vec::new();
+        while held.len() < COUNT {
+            held.extend(timeout(LONG, clerk.next_batch(COUNT)).await.expect("delivered").expect("no error"));
+        }
+        assert!(held.iter().all(|delivery| delivery.attempt == attempt && delivery.event.data.len() == MIB));
+        for delivery in &held {
+            delivery.nack(Duration::ZERO).await.expect("given back");
+        }
+    }
+    assert_eq!(group(&bus, &ORDERS).await.returning, COUNT);
+    let connections: u64 = server.info("total_connections_received").parse().expect("a number");
+    assert!(connections < 100, "{connections} connections");
+}
+
+/// A key that only somebody else can have deleted must not stop the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_index_of_a_group_is_survived() {
+    let (server, name) = (RedisServer::start_volatile(), unique_name());
+    let bus = RedisStore::connect(&server.url(), name.clone()).await.expect("a fleet").bus();
+    let clerk = bus.subscribe(&Subscribe::new(ORDERS, CLERKS)).await.expect("a group");
+    bus.publish(&vec![event(ORDERS); 3]).await.expect("published");
+    for delivery in timeout(LONG, clerk.next_batch(2)).await.expect("delivered").expect("no error") {
+        delivery.nack(Duration::ZERO).await.expect("given back");
+    }
+    let incarnation = group(&bus, &ORDERS).await.incarnation;
+    assert_eq!(server.command(&["DEL", &format!("s2:{{{name}}}:ready:{incarnation}")]), "1");
+    let next = timeout(LONG, clerk.next()).await.expect("delivered").expect("no error").expect("open");
+    assert_eq!((next.event.position.get(), next.attempt), (3, 1));
+}
+
+/// One connection that breaks is replaced by one, not by a thousand.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_connection_is_replaced_once() {
+    let server = RedisServer::start_volatile();
+    let bus = store(&server).await.bus();
+    let clerk = bus.subscribe(&Subscribe::new(ORDERS, CLERKS)).await.expect("a group");
+    let waiting = tokio::spawn(async move { clerk.next().await });
+    let received = || server.info("total_connections_received").parse::<u64>().expect("a number");
+    let before = received();
+    for kind in ["pubsub", "normal"] {
+        let killed: u32 = server.command(&["CLIENT", "KILL", "TYPE", kind]).parse().expect("a number");
+        assert!(killed >= 1, "nobody was connected");
+        sleep(Duration::from_millis(500)).await;
+    }
+    bus.publish_one(&event(ORDERS)).await.expect("published");
+    timeout(LONG, waiting).await.expect("delivered").expect("no panic").expect("no error").expect("open");
+    // Two for each break, and those of this test.
+    let made = received() - before;
+    assert!(made < 20, "{made} connections for two breaks");
+}

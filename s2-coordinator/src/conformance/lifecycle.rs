@@ -20,6 +20,7 @@ cases! {
     a_closed_subscription_leaves_the_group: [];
     a_removed_group_is_gone_for_everyone: [Fencing];
     closing_ends_tails_of_the_journal: [Replay, Journal];
+    closing_does_not_wait_for_a_wait_that_nobody_polls: [];
 }
 
 async fn five_thousand_survive_repeated_close_and_reopen(given: Given) -> Outcome {
@@ -174,5 +175,18 @@ async fn closing_ends_tails_of_the_journal(given: Given) -> Outcome {
     tokio::task::yield_now().await;
     bus.close().await?;
     assert!(within("the end of the tail", waiting).await.expect("no panic")?);
+    Ok(())
+}
+
+async fn closing_does_not_wait_for_a_wait_that_nobody_polls(given: Given) -> Outcome {
+    let fleet = given.fleet().await;
+    let bus = fleet.bus();
+    let subscription = subscribe(&*bus).await?;
+    let mut wait = Box::pin(subscription.next());
+    let begun = tokio::time::timeout(Duration::from_millis(50), &mut wait).await;
+    assert!(begun.is_err(), "there is nothing to deliver: {begun:?}");
+    within("closing", bus.close()).await?;
+    assert!(within("the end of the wait", wait).await?.is_none());
+    assert_eq!(fleet.bus().groups(&ORDERS).await?[0].consumers, 0);
     Ok(())
 }

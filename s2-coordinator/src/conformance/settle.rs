@@ -29,6 +29,7 @@ cases! {
     a_repeat_after_trimming_still_gets_the_first_answer: [Fencing, Retention];
     the_verb_that_killed_an_event_is_the_one_that_is_answered: [Fencing, DeadLetters];
     many_are_settled_in_one_call_each_on_its_own: [Fencing];
+    one_receipt_twice_in_a_batch_counts_once: [Fencing];
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -333,5 +334,24 @@ async fn many_are_settled_in_one_call_each_on_its_own(given: Given) -> Outcome {
     refused!(bus.settle_all(many).await, Error::LimitExceeded { limit: "batch", actual: 501, .. });
     let group = &bus.groups(&ORDERS).await?[0];
     assert_eq!((group.in_flight, group.returning, group.backlog), (0, 1, 0));
+    Ok(())
+}
+
+async fn one_receipt_twice_in_a_batch_counts_once(given: Given) -> Outcome {
+    let fleet = given.fleet().await;
+    let bus = fleet.bus();
+    publish(&*bus, 0..4).await?;
+    let subscription = bus.subscribe(&workers().with_prefetch(3)).await?;
+    let held = subscription.next_batch(3).await?;
+    assert_eq!(held.len(), 3);
+    let twice = [0, 0, 1, 2, 1, 2, 2].map(|nth: usize| (held[nth].receipt.clone(), Settlement::Ack));
+    for settled in bus.settle_all(twice.into()).await? {
+        assert_eq!(settled?, Settled::Acked);
+    }
+    let group = &bus.groups(&ORDERS).await?[0];
+    assert_eq!((group.in_flight, group.returning, group.backlog, group.floor.get()), (0, 0, 1, 3));
+    // There is room for three again.
+    publish(&*bus, 4..6).await?;
+    assert_eq!(subscription.next_batch(3).await?.len(), 3);
     Ok(())
 }
