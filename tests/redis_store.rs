@@ -888,7 +888,9 @@ async fn a_broken_connection_is_replaced_once() {
         sleep(Duration::from_millis(500)).await;
     }
     bus.publish_one(&event(ORDERS)).await.expect("published");
-    timeout(LONG, waiting).await.expect("delivered").expect("no panic").expect("no error").expect("open");
+    let delivery =
+        timeout(LONG, waiting).await.expect("delivered").expect("no panic").expect("no error").expect("open");
+    assert_eq!(delivery.event.position.get(), 1);
     // Two for each break, and those of this test.
     let made = received() - before;
     assert!(made < 20, "{made} connections for two breaks");
