@@ -407,6 +407,83 @@ fn check(steps: &[Step], config: &Config) {
     });
 }
 
+fn trimming() -> Config {
+    let mut config = Config::default();
+    config.topics = Retention { bytes: u64::MAX >> 12, age: Some(Duration::from_secs(45)) };
+    config.group_expiry = Duration::from_secs(100);
+    config.idempotency_window = Duration::from_secs(50);
+    config.deliveries = 2;
+    config
+}
+
+fn plain(count: usize) -> Step {
+    Step::Publish { events: vec![Planned { topic: 0, key: None, data: 0 }; count] }
+}
+
+fn subscribe(topic: usize, group: usize, prefetch: usize, deliveries: Option<u32>) -> Step {
+    Step::Subscribe { topic, group, prefetch, timeout: None, deliveries, start: Begin::Beginning }
+}
+
+/// What random histories found once.
+#[test]
+fn histories_that_once_differed() {
+    let take = |consumer, max| Step::Take { consumer, max };
+    let advance = |seconds| Step::Advance { seconds };
+    let ack_all = || Step::SettleAll { from: 0, count: 40, how: How::Ack };
+    // A dead letter that nobody can have.
+    check(&[Step::Redrive { which: Which::One(0) }], &Config::default());
+    // What dies at one point in time, dies in the order of positions, whether it had died before or not.
+    let dying = [
+        subscribe(0, 0, 9, Some(1)),
+        subscribe(0, 0, 40, None),
+        plain(17),
+        take(0, 9),
+        take(1, 8),
+        advance(3600),
+        plain(17),
+        Step::Redrive { which: Which::All },
+        take(0, 9),
+        take(1, 25),
+        advance(30),
+    ];
+    check(&dying, &Config::default());
+    // A group that was removed stays removed, however long ago.
+    let removed = [
+        subscribe(1, 0, 1, None),
+        Step::RemoveGroup { topic: 1, group: 0 },
+        advance(41),
+        subscribe(1, 1, 1, None),
+        advance(59),
+        Step::RemoveGroup { topic: 1, group: 1 },
+        take(0, 1),
+    ];
+    check(&removed, &trimming());
+    // Settled together, trimmed once.
+    let together = [
+        plain(1),
+        subscribe(0, 0, 3, None),
+        take(0, 1),
+        advance(2),
+        plain(2),
+        take(0, 2),
+        advance(43),
+        take(0, 3),
+        ack_all(),
+    ];
+    check(&together, &trimming());
+    // A key that is used anew after its window, by a batch that is refused in the end.
+    let keyed = |data| Planned { topic: 0, key: Some(0), data };
+    let anew = [
+        Step::Publish { events: vec![keyed(0)] },
+        advance(51),
+        Step::Publish { events: vec![keyed(1), keyed(2)] },
+        Step::Publish { events: vec![keyed(1)] },
+        advance(60),
+        plain(1),
+    ];
+    check(&anew, &trimming());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: counts(100, 3_000), max_shrink_iters: 400, ..ProptestConfig::default() })]
 
@@ -417,11 +494,6 @@ proptest! {
 
     #[test]
     fn trimming_by_age_changes_nothing_about_that(steps in proptest::collection::vec(step(), 1..80)) {
-        let mut config = Config::default();
-        config.topics = Retention { bytes: u64::MAX >> 12, age: Some(Duration::from_secs(45)) };
-        config.group_expiry = Duration::from_secs(100);
-        config.idempotency_window = Duration::from_secs(50);
-        config.deliveries = 2;
-        check(&steps, &config);
+        check(&steps, &trimming());
     }
 }

@@ -580,7 +580,10 @@ impl Evidence {
         for (number, times) in &inputs {
             let effects = outputs.get(number).copied().unwrap_or(0);
             if (*times, effects) != (1, 1) {
-                wrong.push(format!("input {number} is there {times} times, its output {effects} times"));
+                let at: Vec<u64> = self.inputs.iter().filter(|(_, one, _)| one == number).map(|(at, ..)| *at).collect();
+                let out: Vec<u64> = self.outputs.iter().filter(|(_, one)| one == number).map(|(at, _)| *at).collect();
+                let places = format!("at {at:?}, and at {out:?}");
+                wrong.push(format!("input {number} is there {times} times, its output {effects} times: {places}"));
             }
         }
         let stray = outputs.keys().filter(|number| !inputs.contains_key(number));
