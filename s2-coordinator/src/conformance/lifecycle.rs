@@ -20,7 +20,7 @@ cases! {
     a_closed_subscription_leaves_the_group: [];
     a_removed_group_is_gone_for_everyone: [Fencing];
     closing_ends_tails_of_the_journal: [Replay, Journal];
-    closing_does_not_wait_for_a_wait_that_nobody_polls: [];
+    closing_does_not_wait_for_a_wait_that_nobody_polls: [Redelivery];
 }
 
 async fn five_thousand_survive_repeated_close_and_reopen(given: Given) -> Outcome {
