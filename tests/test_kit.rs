@@ -1,6 +1,7 @@
 //! The kit of servers and workers does to them what it says.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -178,6 +179,27 @@ fn what_a_killed_server_acknowledged_is_there_when_it_restarts() {
     assert_eq!(server.command(&["SET", "key", "value"]), "OK");
     server.restart();
     assert_eq!(server.command(&["GET", "key"]), "(nil)", "a volatile server keeps nothing");
+}
+
+/// A server that dies while it writes a transaction must not take along what it acknowledges later.
+#[test]
+fn an_unfinished_transaction_does_not_swallow_what_follows_it() {
+    const UNFINISHED: &[u8] =
+        b"*1\r\n$5\r\nMULTI\r\n*5\r\n$4\r\nXADD\r\n$1\r\ns\r\n$1\r\n1\r\n$1\r\nv\r\n$4\r\nlost\r\n*3\r\n$3\r\nSE";
+    let server = RedisServer::start();
+    assert_eq!(server.command(&["SET", "key", "before"]), "OK");
+    let folder = directory(&server).join("data/appendonlydir");
+    server.kill();
+    let mut files = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let file = files.find(|path| path.to_string_lossy().ends_with(".incr.aof")).expect("a file");
+    File::options().append(true).open(file).and_then(|mut file| file.write_all(UNFINISHED)).expect("written");
+    server.restart();
+    let script = "redis.call('XADD', 's', 1, 'v', 'kept') redis.call('SET', 'key', 'after') return 'done'";
+    assert_eq!(server.command(&["EVAL", script, "0"]), "done");
+    server.kill();
+    server.restart();
+    assert_eq!(server.command(&["XRANGE", "s", "-", "+"]), "1-0\nv\nkept");
+    assert_eq!(server.command(&["GET", "key"]), "after");
 }
 
 #[test]

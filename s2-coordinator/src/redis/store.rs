@@ -107,7 +107,9 @@ impl Drop for Shared {
 ///
 /// The server must be version 7.0 or newer, with the policy `noeviction`. What it promises to keep, S² keeps: with
 /// `appendfsync always` everything that was answered; with `everysec`, a server that is killed may forget the last second,
-/// answers included.
+/// answers included. After a crash the append-only file must be mended before the server starts
+/// (`redis-check-aof --fix`, and `aof-load-truncated no`), else Redis 7.0 may lose what it answers later: see
+/// `docs/decisions/0010-mend-the-append-only-file.md`.
 #[derive(Clone, Debug)]
 pub struct RedisStore {
     pub(super) shared: Arc<Shared>,
