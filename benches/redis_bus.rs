@@ -146,8 +146,10 @@ struct Ours {
 
 impl Ours {
     async fn new(server: &RedisServer, fleet: &'static str, keyed: bool) -> Self {
-        let connect = || RedisStore::builder(SwarmId::from_static(fleet)).connect_to(server);
-        Self { writer: connect().await.bus(), reader: connect().await.bus(), nth: 0, keyed }
+        let url = server.url();
+        let connect = || RedisStore::connect(&url, SwarmId::from_static(fleet));
+        let (writer, reader) = (connect().await.expect("a fleet").bus(), connect().await.expect("a fleet").bus());
+        Self { writer, reader, nth: 0, keyed }
     }
 
     async fn subscription(&mut self) -> (Topic, Subscription) {
@@ -209,16 +211,6 @@ impl Ours {
             consume += begun.elapsed();
         }
         rates(publish, consume, self::cpu(server) - cpu)
-    }
-}
-
-trait ConnectTo {
-    async fn connect_to(self, server: &RedisServer) -> RedisStore;
-}
-
-impl ConnectTo for s2_coordinator::RedisStoreBuilder {
-    async fn connect_to(self, server: &RedisServer) -> RedisStore {
-        self.connect(&server.url()).await.expect("a fleet")
     }
 }
 

@@ -117,7 +117,12 @@ impl Serialize for Envelope<'_> {
     }
 }
 
-fn optional<M: SerializeMap>(map: &mut M, name: &str, value: Option<&impl Serialize>) -> Result<(), M::Error> {
+/// An attribute, if there is one.
+pub(crate) fn optional<M: SerializeMap>(
+    map: &mut M,
+    name: &str,
+    value: Option<&impl Serialize>,
+) -> Result<(), M::Error> {
     value.map_or(Ok(()), |value| map.serialize_entry(name, value))
 }
 

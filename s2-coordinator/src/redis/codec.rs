@@ -12,9 +12,11 @@ use crate::dead_letter::{Attempt, AttemptEnd, DeadLetter, DeadLetterId};
 use crate::entry::Entry;
 use crate::escalation::{Escalation, EscalationId, NewEscalation};
 use crate::event::{Event, EventId, NewEvent, Position, Published};
+use crate::event_json::optional;
 use crate::group::Group;
 use crate::name::{HeaderName, Topic};
 use crate::redis::reply::Reply;
+use crate::start::Start;
 use crate::text::Text;
 use crate::time::Timestamp;
 
@@ -48,10 +50,6 @@ impl Serialize for Attributes<'_> {
         optional(&mut map, "datacontenttype", event.datacontenttype.as_ref())?;
         map.end()
     }
-}
-
-fn optional<M: SerializeMap>(map: &mut M, name: &str, value: Option<&impl Serialize>) -> Result<(), M::Error> {
-    value.map_or(Ok(()), |value| map.serialize_entry(name, value))
 }
 
 /// Reads an event of a stream: its attributes, its data, and when it was recorded, followed by what only scripts need.
@@ -121,6 +119,15 @@ impl<'de> Deserialize<'de> for Read {
             }
         }
         deserializer.deserialize_map(InOrder)
+    }
+}
+
+/// Where a reader begins, in a word, and after which position.
+pub(super) fn start(start: Start) -> (&'static str, Position) {
+    match start {
+        Start::Beginning => ("beginning", Position::ORIGIN),
+        Start::Now => ("now", Position::ORIGIN),
+        Start::After(position) => ("after", position),
     }
 }
 

@@ -57,11 +57,7 @@ impl Read {
 impl RedisStore {
     /// At most `limit` events from a start on.
     pub(super) async fn read(&self, topic: &Topic, start: Start, limit: usize) -> Result<Read, Error> {
-        let (kind, position) = match start {
-            Start::Beginning => ("beginning", Position::ORIGIN),
-            Start::Now => ("now", Position::ORIGIN),
-            Start::After(position) => ("after", position),
-        };
+        let (kind, position) = codec::start(start);
         self.read_as(topic, kind, position, limit).await
     }
 

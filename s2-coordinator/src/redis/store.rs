@@ -24,6 +24,9 @@ use crate::time::Timestamp;
 /// A process gives a sign of life at least that often.
 const LONGEST_BEAT: Duration = Duration::from_secs(15);
 
+/// How long to wait after a call has failed that a wait may repeat.
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
+
 /// The layout of the keys.
 pub(super) const LAYOUT: &str = "1";
 

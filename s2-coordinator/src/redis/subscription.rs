@@ -21,17 +21,13 @@ use crate::redis::keeper;
 use crate::redis::post::Letterbox;
 use crate::redis::reply::Reply;
 use crate::redis::scripts::{CANCEL, JOIN, LEAVE, TAKE};
-use crate::redis::store::{Call, Membership, RedisStore};
+use crate::redis::store::{Call, Membership, PAUSE, RedisStore};
 use crate::settle::{Receipt, Recipient, Settle};
-use crate::start::Start;
 use crate::subscription::{Consumer, Subscribe};
 use crate::time::Timestamp;
 
 /// How long a wait that was dropped is left in place, in case the next one follows at once.
 const GRACE: Duration = Duration::from_millis(10);
-
-/// How long to wait after a call has failed that a wait may repeat.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// At most so many deliveries are asked for at once.
 const MOST: usize = 500;
@@ -91,11 +87,7 @@ impl RedisStore {
         let mut call = self.call_once(JOIN);
         call.arg(how.topic.as_str());
         call.arg(how.group.as_str());
-        let (start, position) = match how.start {
-            Start::Beginning => ("beginning", Position::ORIGIN),
-            Start::Now => ("now", Position::ORIGIN),
-            Start::After(position) => ("after", position),
-        };
+        let (start, position) = codec::start(how.start);
         call.arg(start);
         call.number(position);
         call.arg(how.consumer.as_ref().map(|name| name.as_str()).unwrap_or_default());

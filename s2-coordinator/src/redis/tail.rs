@@ -1,7 +1,6 @@
 //! Watching a topic on Redis.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -10,12 +9,9 @@ use crate::error::Error;
 use crate::event::{Event, Position};
 use crate::name::Topic;
 use crate::redis::keeper;
-use crate::redis::store::RedisStore;
+use crate::redis::store::{PAUSE, RedisStore};
 use crate::start::Start;
 use crate::tail::Follow;
-
-/// How long to wait after a call has failed that a wait may repeat.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// A cursor on one topic.
 #[derive(Debug)]

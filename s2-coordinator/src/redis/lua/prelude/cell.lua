@@ -32,8 +32,8 @@ end
 
 local function pack_group(group)
   return struct.pack(GROUP, group.cursor, group.floor, group.first, group.lost, group.deliveries, group.members,
-    at_least(group.in_flight, 0), group.returning, group.ready, group.suspects, group.idle, group.due, group.waiting, group.revived,
-    group.expired and 1 or 0, at_most(#group.gaps, 255), #group.name, group.name, #group.topic, group.topic)
+    at_least(group.in_flight, 0), group.returning, group.ready, group.suspects, group.idle, group.due, group.waiting,
+    group.revived, group.expired and 1 or 0, at_most(#group.gaps, 255), #group.name, group.name, #group.topic, group.topic)
 end
 
 local function unpack_member(packed)
@@ -48,7 +48,8 @@ end
 local function pack_member(member)
   local wait = member.wait or { 0, 0 }
   local packed = struct.pack(MEMBER, member.timeout, member.prefetch, at_least(member.in_flight, 0),
-    at_least(member.suspects, 0), member.gone and 1 or 0, member.done, wait[1], wait[2], #member.name, member.name, #member.channel, member.channel)
+    at_least(member.suspects, 0), member.gone and 1 or 0, member.done, wait[1], wait[2], #member.name, member.name,
+    #member.channel, member.channel)
   return #member.answers > 0 and packed .. cmsgpack.pack(member.answers) or packed
 end
 
@@ -183,7 +184,7 @@ local function save_cell(group, cell)
   end
 end
 
--- What a cell has no room for: the history `h`, what a commit `said` and answered (`out`), the dead letter `id`.
+-- What a cell has no room for: the history `h`, what a commit `said` and answered (`out`).
 -- A failure is {delivery, consumer, name, started, ended, kind, reason, retry_at, death}.
 local function find_extra(group, cell)
   local extra = group.extras[cell.position]

@@ -39,6 +39,11 @@ local function advance(group)
   end
 end
 
+-- How many events a group has never handed out.
+local function backlog(topic, group)
+  return at_least(topic.next - at_least(group.cursor, topic.first), 0)
+end
+
 -- Notes that a consumer holds an event. One that has left stays known by name as long as it holds something.
 local function hold(group, consumer, name, suspect)
   group.in_flight = group.in_flight + 1

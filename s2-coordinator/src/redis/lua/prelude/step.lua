@@ -1,9 +1,9 @@
 -- One step of the fleet: what every verb begins with.
 --
 -- keys[1] is the prefix of the fleet, `s2:{fleet}:`. args[1] names the calling process and, after a colon, its connection:
--- together the channel on which it listens. args[2] is the time where a clock
--- other than the server's decides, args[3] is "<lane> <number>" of a request that must not happen twice, args[4] are the
--- settings. The verb's own arguments follow, from ARGV[5] on.
+-- together the channel on which it listens. args[2] is the time where a clock other than the server's decides, args[3] is
+-- "<lane> <number>" of a request that must not happen twice, args[4] are the settings. The verb's own arguments follow,
+-- from ARGV[5] on.
 --
 -- Lua keeps 53 bits of a number, and `..`, tostring and cjson only 14 digits; so numbers go through `int` where they
 -- become text. A step validates before it writes: there is no rollback.
@@ -121,6 +121,15 @@ local function arm(item, at)
   end
 end
 
+-- The calling process has given a sign of life.
+local function show_life()
+  local gone = now + C.gone_after
+  call('ZADD', P .. 'due', gone, 'p:' .. CALLER)
+  if gone < M.due then
+    M.due, M.changed = gone, true
+  end
+end
+
 -- Tells a process something; answers whether it listens on that connection.
 local function push(channel, message)
   return call('PUBLISH', P .. 'p:' .. channel, cmsgpack.pack(message)) > 0
@@ -170,7 +179,7 @@ local function trim_journal()
   if too_much or too_old then
     local room = too_much and C.journal_bytes - math.floor(C.journal_bytes / 8) or NEVER
     local youth = too_old and C.journal_age - math.floor(C.journal_age / 8) or NEVER
-    local first, bytes, dropping = M.first, M.bytes, true
+    local first, dropping = M.first, true
     while dropping and budget > 0 do
       local entries = call('XRANGE', P .. 'journal', int(M.first) .. '-0', '+', 'COUNT', 100)
       dropping = #entries > 0

@@ -39,8 +39,7 @@ local function sweep_topic(name)
       journal {
         component = 'bus', operation = 'group_expired', subject = topic.name, severity = 'MEDIUM',
         params = {
-          'group', group.name, 'floor', group.floor,
-          'backlog', at_least(topic.next - at_least(group.cursor, topic.first), 0),
+          'group', group.name, 'floor', group.floor, 'backlog', backlog(topic, group),
         },
       }
     end

@@ -1,8 +1,9 @@
 -- Topics: the stream of events, idempotency keys, retention.
 --
 -- `t:<topic>` holds the state below, `e:<topic>` the stream of events (id `<position>-0`; fields `e` attributes, `d` data,
--- `t` when recorded, and, where the position is a multiple of 32 or the data heavy, the bytes of all events before it), `k:<topic>` what was published under which key, `ka:<topic>` keys by age,
--- `tg:<topic>` the groups by name, each with its incarnation and its floor.
+-- `t` when recorded, and, where the position is a multiple of 32 or the data heavy, the bytes of all events before it),
+-- `k:<topic>` what was published under which key, `ka:<topic>` keys by age, `tg:<topic>` the groups by name, each with its
+-- incarnation and its floor.
 
 local EVENT_BYTES = 96
 local KEY_BYTES = 160

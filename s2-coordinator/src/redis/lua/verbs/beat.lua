@@ -16,10 +16,7 @@ local function verb()
     end
   end
   if #ARGV > 4 then
-    call('ZADD', P .. 'due', now + C.gone_after, 'p:' .. CALLER)
-    if now + C.gone_after < M.due then
-      M.due, M.changed = now + C.gone_after, true
-    end
+    show_life()
   end
   call('PEXPIRE', P .. 'q:' .. CALLER, math.floor(C.window / 1000) + 60000)
   return { 'ok', M.epoch, M.due, wrong, now }

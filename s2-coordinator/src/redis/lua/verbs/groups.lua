@@ -6,7 +6,7 @@ local function verb()
     if group then
       answers[#answers + 1] = {
         group.name, group.incarnation, group.floor, group.members, group.in_flight, group.returning,
-        at_least(topic.next - at_least(group.cursor, topic.first), 0), group.expired and 1 or 0,
+        backlog(topic, group), group.expired and 1 or 0,
       }
     end
   end

@@ -37,15 +37,10 @@ local function create(topic, name, listed)
     end
   end
   if listed then
-    local old = string.match(listed, '^%d+')
     for _, index in ipairs({ 'ready:', 'suspects:', 'due:', 'w:' }) do
-      call('DEL', P .. index .. old)
+      call('DEL', P .. index .. int(incarnation))
     end
-    for nth = #topic.waiting, 1, -1 do
-      if topic.waiting[nth][1] == incarnation then
-        table.remove(topic.waiting, nth)
-      end
-    end
+    list_waiting(topic, group)
   end
   return group
 end
@@ -79,9 +74,6 @@ local function verb()
     prefetch = tonumber(ARGV[10]), in_flight = 0, suspects = 0, gone = false, done = 0, wait = false, answers = {},
   })
   call('SADD', P .. 'pc:' .. CALLER, int(group.incarnation) .. ' ' .. int(consumer))
-  call('ZADD', P .. 'due', now + C.gone_after, 'p:' .. CALLER)
-  if now + C.gone_after < M.due then
-    M.due, M.changed = now + C.gone_after, true
-  end
+  show_life()
   return { 'ok', group.incarnation, consumer }
 end

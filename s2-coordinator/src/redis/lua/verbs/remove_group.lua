@@ -17,17 +17,13 @@ local function verb()
     end
   end
   call('UNLINK', P .. 'g:' .. text, P .. 'ready:' .. text, P .. 'suspects:' .. text, P .. 'due:' .. text, P .. 'w:' .. text)
-  for nth = #topic.waiting, 1, -1 do
-    if topic.waiting[nth][1] == tonumber(text) then
-      table.remove(topic.waiting, nth)
-    end
-  end
+  list_waiting(topic, { incarnation = tonumber(text) })
   groups[tonumber(text)] = false
   journal {
     component = 'bus', operation = 'group_removed', subject = topic.name,
     params = {
       'group', name, 'floor', group and group.floor or 0, 'unsettled', group and
-        group.in_flight + group.returning + at_least(topic.next - at_least(group.cursor, topic.first), 0) or 0,
+        group.in_flight + group.returning + backlog(topic, group) or 0,
     },
   }
   trim(topic)
