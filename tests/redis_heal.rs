@@ -13,7 +13,7 @@ use s2_coordinator::{
     DeadLetters, Entry, Error, Event, EventBus, EventBusExt, EventType, Group, GroupName, Journal, NewEvent, Position,
     RedisBus, RedisStore, Severity, Start, Subscribe, Subscription, SwarmId, Tail, Topic, Value,
 };
-use s2_tests::redis::unique_name;
+use s2_tests::redis::{unique_name, waiting};
 use s2_tests::servers::RedisServer;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -258,13 +258,13 @@ impl Scene {
 
     /// Waits until everybody waits, as far as the server knows.
     async fn waits(&self) {
-        let waiting = || {
+        let all_wait = || {
             let count = |command: &str, key: &str| self.server.command(&[command, key]);
-            let queues: Vec<String> = self.keys("w").iter().map(|key| count("ZCARD", key)).collect();
+            let queues: Vec<usize> = self.keys("g").iter().map(|key| waiting(&self.server, key)).collect();
             let tails = ["tails:orders", "tails:s2.journal"].map(|key| count("SCARD", &self.key(key)));
-            queues == ["2", "1"] && tails == ["1", "1"]
+            queues == [2, 1] && tails == ["1", "1"]
         };
-        assert!(until(Instant::now() + LONG / 3, waiting).await, "somebody does not wait");
+        assert!(until(Instant::now() + LONG / 3, all_wait).await, "somebody does not wait");
     }
 
     fn traffic(&self) -> Traffic {
@@ -494,28 +494,6 @@ async fn a_destroyed_consumer_group_of_the_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deleted_queues_of_those_that_wait() {
-    nobody_misses_anything_after(async |scene| {
-        // While events flow, it may be that nobody waits just now.
-        let deleted = |key: &String| scene.server.command(&["DEL", key]).parse::<u32>().expect("a number");
-        scene.keys("w").iter().map(deleted).for_each(drop);
-    })
-    .await;
-}
-
-/// Not only one of each group: all its consumers wait again, although nothing is published meanwhile.
-#[tokio::test(flavor = "multi_thread")]
-async fn deleted_queues_take_in_everybody_again() {
-    let scene = Scene::begin().await;
-    scene.delete(&scene.keys("w"));
-    scene.waits().await;
-    scene.heals().await;
-    scene.holds_back(5).await;
-    scene.goes_on();
-    scene.each_group_had_each_event_once().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn deleted_state_of_groups() {
     let scene = Scene::begin().await;
     scene.publisher.publish().await;
@@ -717,10 +695,10 @@ async fn waits_end_while_the_server_is(away: fn(&RedisServer)) {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url(), unique_name()).await.expect("a fleet");
     let bus = store.bus();
-    let mut waiting = Vec::new();
+    let mut waits = Vec::new();
     for group in [PAIR, PAIR, SOLO] {
         let subscription = bus.subscribe(&Subscribe::new(ORDERS, group)).await.expect("a subscription");
-        waiting.push(tokio::spawn(async move { subscription.next().await }));
+        waits.push(tokio::spawn(async move { subscription.next().await }));
     }
     let mut tail = bus.tail(&ORDERS, Start::Now).await.expect("a tail");
     let tail = tokio::spawn(async move { tail.next().await });
@@ -731,8 +709,8 @@ async fn waits_end_while_the_server_is(away: fn(&RedisServer)) {
     let dropped = store.bus().subscribe(&subscribe).await.expect("a subscription");
     let dropped = tokio::spawn(async move { dropped.next().await });
     let queued = || {
-        let queues = server.command(&["KEYS", "s2:*:w:*"]);
-        queues.lines().map(|key| server.command(&["ZCARD", key]).parse::<u32>().unwrap_or(0)).sum::<u32>() == 5
+        let groups = server.command(&["KEYS", "s2:*:g:*"]);
+        groups.lines().map(|key| waiting(&server, key)).sum::<usize>() == 5
     };
     assert!(until(soon(), queued).await, "all wait");
     away(&server);
@@ -742,8 +720,8 @@ async fn waits_end_while_the_server_is(away: fn(&RedisServer)) {
     let closing = tokio::spawn(async move { other.close().await });
     dropped.abort();
     let second = || Duration::from_secs(1).saturating_sub(begun.elapsed());
-    for waiting in waiting {
-        assert!(ended(waiting, second()).await.expect("no error"), "nothing is delivered");
+    for wait in waits {
+        assert!(ended(wait, second()).await.expect("no error"), "nothing is delivered");
     }
     assert!(ended(tail, second()).await.expect("no error"), "nothing is delivered");
     assert!(ended(closed, second()).await.expect("no error"), "nothing is delivered");
@@ -814,13 +792,10 @@ async fn a_subscription_dropped_while_the_server_is_away_leaves_nothing_behind()
     let dropped = bus.subscribe(&Subscribe::new(ORDERS, PAIR)).await.expect("a subscription");
     let dropped = tokio::spawn(async move { dropped.next().await });
     let stays = bus.subscribe(&Subscribe::new(ORDERS, PAIR)).await.expect("a subscription");
-    let queued = |count: &str| {
-        let queue = server.command(&["KEYS", "s2:*:w:*"]);
-        server.command(&["ZCARD", &queue]) == count
-    };
-    assert!(until(soon(), || queued("1")).await, "the first waits");
+    let queued = |count: usize| waiting(&server, &server.command(&["KEYS", "s2:*:g:*"])) == count;
+    assert!(until(soon(), || queued(1)).await, "the first waits");
     let stays = tokio::spawn(async move { stays.next().await });
-    assert!(until(soon(), || queued("2")).await, "both wait, in this order");
+    assert!(until(soon(), || queued(2)).await, "both wait, in this order");
     server.kill();
     dropped.abort();
     sleep(Duration::from_secs(3)).await;

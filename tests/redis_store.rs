@@ -73,9 +73,9 @@ async fn a_thousand_idle_consumers_cost_nothing() {
         let subscription = bus.subscribe(&Subscribe::new(ORDERS, CLERKS)).await.expect("a subscription");
         waiting.spawn(async move { subscription.next().await });
     }
-    let queue = format!("s2:{{{name}}}:w:{}", group(&bus, &ORDERS).await.incarnation);
+    let key = format!("s2:{{{name}}}:g:{}", group(&bus, &ORDERS).await.incarnation);
     let deadline = Instant::now() + LONG;
-    while server.command(&["ZCARD", &queue]) != SUBSCRIBERS.to_string() {
+    while s2_tests::redis::waiting(&server, &key) != SUBSCRIBERS {
         assert!(Instant::now() < deadline, "not all wait");
         sleep(TICK).await;
     }
@@ -298,7 +298,7 @@ static SAY: Script = Script::new(
     "say",
     r"
 local function verb()
-  local answers = publish({ ARGV[5], '', '', ARGV[6], ARGV[7], int(9007199254740991) }, 1, 1)
+  local answers = publish({ ARGV[5], ARGV[6], ARGV[7] .. '\n' .. int(9007199254740991) }, 1, 1)
   local raised = escalate { key = 'budget', reason = 'exceeded', payload = int(now), severity = 'CRITICAL' }
   call('SET', KEYS[2], int(9007199254740991))
   return { answers[1], raised[1], call('GET', KEYS[2]), { -9007199254740991, { now } }, number() }

@@ -49,6 +49,12 @@ pub fn unique_name() -> SwarmId {
     SwarmId::new(format!("fleet-{number}")).expect("a valid name")
 }
 
+/// How many members of the group under this key wait, as far as the server knows.
+#[must_use]
+pub fn waiting(server: &RedisServer, key: &str) -> usize {
+    server.command(&["HSTRLEN", key, "queue"]).parse::<usize>().map_or(0, |bytes| bytes / 7)
+}
+
 impl RedisFleet {
     /// A fleet whose ids and jitter repeat.
     ///

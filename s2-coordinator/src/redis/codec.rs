@@ -20,12 +20,14 @@ use crate::start::Start;
 use crate::text::Text;
 use crate::time::Timestamp;
 
-/// The attributes of an event that is to be published, as JSON.
-pub(super) fn attributes(event: &NewEvent, id: EventId) -> Vec<u8> {
-    let mut json = Vec::with_capacity(192);
+/// The text of an event that is to be published: its attributes as JSON, which has no line feed, a line feed, and its data.
+pub(super) fn text(event: &NewEvent, id: EventId) -> Vec<u8> {
+    let mut text = Vec::with_capacity(256 + event.data.len());
     // Attributes are texts, which all have a JSON form.
-    serde_json::to_writer(&mut json, &Attributes { event, id }).unwrap_or_default();
-    json
+    serde_json::to_writer(&mut text, &Attributes { event, id }).unwrap_or_default();
+    text.push(b'\n');
+    text.extend_from_slice(&event.data);
+    text
 }
 
 struct Attributes<'a> {
@@ -52,13 +54,23 @@ impl Serialize for Attributes<'_> {
     }
 }
 
-/// Reads an event of a stream: its attributes, its data, and when it was recorded, followed by what only scripts need.
-pub(super) fn event(topic: &Topic, position: Position, parts: [&Bytes; 3]) -> Option<Event> {
-    let [attributes, data, recorded] = parts;
-    let recorded = std::str::from_utf8(recorded).ok()?.split(' ').next()?.parse().ok()?;
-    let read: Read = serde_json::from_slice(attributes).ok()?;
-    let (id, new) = read.into_event(topic, data.clone())?;
-    Some(Event::published(new, id, position, Timestamp::from_micros(recorded)))
+/// One of what lies in a stream: its position, when it was recorded, and its text.
+pub(super) type Recorded<'a> = (Position, Timestamp, &'a Bytes);
+
+/// Reads what lies together: the id of the first, which says its position and when it was recorded, and the text of each.
+pub(super) fn run<'a>(id: &Reply, texts: &'a [Reply]) -> Option<impl Iterator<Item = Recorded<'a>> + use<'a>> {
+    let (position, recorded) = id.as_str()?.split_once('-')?;
+    let (first, recorded) = (position.parse::<u64>().ok()?, Timestamp::from_micros(recorded.parse().ok()?));
+    let texts: Vec<&Bytes> = texts.iter().map(Reply::as_bytes).collect::<Option<_>>()?;
+    Some(texts.into_iter().zip(first..).map(move |(text, position)| (Position::new(position), recorded, text)))
+}
+
+/// Reads an event of a stream.
+pub(super) fn event(topic: &Topic, (position, recorded, text): Recorded<'_>) -> Option<Event> {
+    let end = text.iter().position(|byte| *byte == b'\n')?;
+    let read: Read = serde_json::from_slice(&text[..end]).ok()?;
+    let (id, new) = read.into_event(topic, text.slice(end + 1..))?;
+    Some(Event::published(new, id, position, recorded))
 }
 
 #[derive(Default)]
@@ -151,21 +163,18 @@ pub(super) fn event_id(reply: &Reply) -> Option<EventId> {
     Some(EventId::from_bits(u128::from_be_bytes(bytes)))
 }
 
-/// An entry of the journal: what a script said, with its position and its time.
-pub(super) fn entry(position: Position, said: &Bytes, recorded: &Bytes) -> Option<Entry> {
+/// An entry of the journal, from what a script said.
+pub(super) fn entry((position, time, said): Recorded<'_>) -> Option<Entry> {
     let said = std::str::from_utf8(said).ok()?.strip_prefix('{')?;
-    let time = Timestamp::from_micros(std::str::from_utf8(recorded).ok()?.parse().ok()?);
     serde_json::from_str(&format!(r#"{{"position":{position},"time":"{time}",{said}"#)).ok()
 }
 
-/// A dead letter: number, header, and the three parts of its event.
+/// A dead letter: number, header, and the id and the text of its event.
 pub(super) fn dead_letter(reply: &Reply) -> Option<DeadLetter> {
     let id = DeadLetterId::new(reply.get(0)?.as_u64()?);
     let header = Reply::unpack(reply.get(1)?.as_bytes()?)?;
     let topic: Topic = header.get(0)?.as_str()?.parse().ok()?;
-    let position = Position::new(header.get(4)?.as_u64()?);
-    let parts = [reply.get(2)?.as_bytes()?, reply.get(3)?.as_bytes()?, reply.get(4)?.as_bytes()?];
-    let event = event(&topic, position, parts)?;
+    let event = event(&topic, run(reply.get(2)?, reply.as_list()?.get(3..)?)?.next()?)?;
     let born = header.get(11)?.as_u64()?;
     let failures = header.get(12)?.as_list()?.iter();
     let lived = failures.filter(|failure| failure.get(0).and_then(Reply::as_u64).is_some_and(|nth| nth > born));

@@ -80,9 +80,6 @@ async fn everything_is_there(shared: &Shared) -> bool {
     for member in samples(shared).values() {
         let incarnation = member.incarnation.load(Ordering::Acquire);
         keys.push(format!("g:{incarnation}"));
-        if member.waits.load(Ordering::Acquire) > 0 {
-            keys.push(format!("w:{incarnation}"));
-        }
     }
     keys.len() == 1 || shared.count(&keys).await == Some(keys.len())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, Cmd, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
 use tokio::time::Instant;
 
 use crate::redis::failure::{Cure, Failure, cure};
@@ -179,7 +179,7 @@ impl Link {
     }
 
     /// Runs a script. Tries again as long as patience lasts, so the script must be one that may be repeated.
-    pub(super) async fn run(&self, script: &'static Script, call: &Cmd) -> Result<Reply, Failure> {
+    pub(super) async fn run(&self, script: &'static Script, call: &Pushing) -> Result<Reply, Failure> {
         let begun = Instant::now();
         let mut pause = SHORTEST_PAUSE;
         loop {
@@ -214,15 +214,15 @@ impl Link {
         }
     }
 
-    async fn run_on(&self, open: &Open, script: &'static Script, call: &Cmd) -> Result<Reply, RedisError> {
+    async fn run_on(&self, open: &Open, script: &'static Script, call: &Pushing) -> Result<Reply, RedisError> {
         let mut connection = open.connection.clone();
-        match connection.req_packed_command(call).await.and_then(Value::extract_error) {
+        match call.send(&mut connection).await {
             Err(error) if cure(&error) == Cure::Load => {
                 match self.foreign(script) {
                     None => load(&mut connection, &self.library).await?,
                     Some(library) => load(&mut connection, &library).await?,
                 }
-                connection.req_packed_command(call).await.and_then(Value::extract_error)
+                call.send(&mut connection).await
             }
             answer => answer,
         }
@@ -250,6 +250,23 @@ impl Link {
         let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
         let library = foreign.entry((script.name(), script.body()));
         Some(Arc::clone(library.or_insert_with(|| Arc::new(Library::new([script].into_iter())))))
+    }
+}
+
+/// A call behind a command that does nothing: since the server writes last to whom it had something to say first, what the call
+/// pushes goes out before its reply. Whoever waits for an event does not wait for its publisher to be answered.
+pub(super) struct Pushing(Pipeline);
+
+impl Pushing {
+    pub(super) fn new(call: Cmd) -> Self {
+        let mut both = Pipeline::with_capacity(2);
+        both.cmd("PING").add_command(call);
+        Self(both)
+    }
+
+    async fn send(&self, connection: &mut MultiplexedConnection) -> Result<Value, RedisError> {
+        let answers = connection.req_packed_commands(&self.0, 1, 1).await?;
+        answers.into_iter().next().unwrap_or(Value::Nil).extract_error()
     }
 }
 

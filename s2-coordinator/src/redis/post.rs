@@ -4,13 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
 use crate::redis::reply::Reply;
 
-/// What one consumer was told: under which ticket, and the deliveries as a script packed them, unless they are to be fetched.
-pub(super) type Told = (u64, Option<Bytes>);
+/// What one consumer was told: under which ticket, and the deliveries, unless they are to be fetched.
+pub(super) type Told = (u64, Option<Reply>);
 
 /// The letterbox of one consumer.
 #[derive(Debug, Default)]
@@ -26,7 +25,7 @@ impl Letterbox {
     }
 
     /// What was told under this ticket. What came under others is no longer of interest.
-    fn get(&self, ticket: u64) -> Option<Option<Bytes>> {
+    fn get(&self, ticket: u64) -> Option<Option<Reply>> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = None;
         told.retain_mut(|(other, deliveries)| {
@@ -39,7 +38,7 @@ impl Letterbox {
     }
 
     /// Waits for what is told under a ticket.
-    pub(super) async fn told(&self, ticket: u64) -> Option<Bytes> {
+    pub(super) async fn told(&self, ticket: u64) -> Option<Reply> {
         loop {
             if let Some(found) = self.get(ticket) {
                 return found;
@@ -156,23 +155,19 @@ impl Post {
         self.raise(&self.wakes, &String::from_utf8_lossy(name));
     }
 
-    /// Delivers a message to this process, as a script packed it.
+    /// Delivers a message to this process: consumer, ticket, and what was delivered, if it came along; or a topic that goes on.
     pub(super) fn deliver(&self, packed: Vec<u8>) {
-        self.understand(Reply::unpack(&packed.into()));
-    }
-
-    fn understand(&self, message: Option<Reply>) {
-        let Some(Reply::List(parts)) = message else { return };
+        let Some(Reply::List(parts)) = Reply::unpack(&packed.into()) else { return };
         let mut parts = parts.into_iter();
-        match (parts.next().as_ref().and_then(Reply::as_str), parts.next(), parts.next(), parts.next()) {
-            (Some("delivered"), Some(consumer), Some(ticket), Some(deliveries)) => {
-                let (Some(consumer), Some(ticket)) = (consumer.as_u64(), ticket.as_u64()) else { return };
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(Reply::Int(consumer)), Some(ticket), deliveries) => {
+                let (Ok(consumer), Some(ticket)) = (u64::try_from(consumer), ticket.as_u64()) else { return };
                 let boxes = self.boxes.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(letterbox) = boxes.get(&consumer) {
-                    letterbox.put((ticket, deliveries.as_bytes().cloned()));
+                    letterbox.put((ticket, deliveries));
                 }
             }
-            (Some("tail"), Some(topic), ..) => self.raise(&self.tails, topic.as_str().unwrap_or_default()),
+            (Some(topic), ..) => self.raise(&self.tails, topic.as_str().unwrap_or_default()),
             _ => {}
         }
     }

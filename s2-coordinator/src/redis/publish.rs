@@ -31,19 +31,13 @@ impl RedisStore {
         };
         for (event, id) in events.iter().zip(&ids) {
             call.arg(event.topic.as_str());
-            match &event.idempotency_key {
-                Some(key) => {
-                    call.arg(key.as_str());
-                    call.arg(*event.fingerprint().as_bytes());
-                }
-                None => {
-                    call.arg("");
-                    call.arg("");
-                }
+            let mut head = id.to_bits().to_be_bytes().to_vec();
+            if let Some(key) = &event.idempotency_key {
+                head.extend_from_slice(event.fingerprint().as_bytes());
+                head.extend_from_slice(key.as_str().as_bytes());
             }
-            call.arg(id.to_bits().to_be_bytes());
-            call.arg(codec::attributes(event, *id));
-            call.arg(&event.data[..]);
+            call.arg(head);
+            call.arg(codec::text(event, *id));
         }
         ids
     }

@@ -6,7 +6,7 @@ use crate::entry::Entry;
 use crate::error::Error;
 use crate::event::{Event, Position};
 use crate::name::Topic;
-use crate::redis::codec;
+use crate::redis::codec::{self, Recorded};
 use crate::redis::reply::Reply;
 use crate::redis::scripts::READ;
 use crate::redis::store::{Call, RedisStore};
@@ -26,9 +26,16 @@ pub(super) struct Read {
 }
 
 impl Read {
-    fn parts(&self) -> Result<impl Iterator<Item = (Position, &[Reply])>, Error> {
-        let parts = self.answer.get(2).and_then(Reply::as_list).ok_or_else(|| self.unexpected())?;
-        Ok(parts.chunks(4).filter_map(|parts| Some((Position::new(parts.first()?.as_u64()?), parts))))
+    fn each<T>(&self, read: impl Fn(Recorded<'_>) -> Option<T>) -> Result<Vec<T>, Error> {
+        let runs = self.answer.get(2).and_then(Reply::as_list).ok_or_else(|| self.unexpected())?;
+        let mut found = Vec::new();
+        for run in runs {
+            let run = run.as_list().and_then(|run| codec::run(run.first()?, run.get(1..)?));
+            for each in run.ok_or_else(|| self.unexpected())? {
+                found.push(read(each).ok_or_else(|| self.unexpected())?);
+            }
+        }
+        Ok(found)
     }
 
     fn unexpected(&self) -> Error {
@@ -37,20 +44,13 @@ impl Read {
 
     pub(super) fn events(&self) -> Result<Vec<Arc<Event>>, Error> {
         if self.topic == Topic::JOURNAL {
-            return Ok(self.entries()?.iter().map(|entry| Arc::new(entry.to_event())).collect());
+            return self.each(|each| codec::entry(each).map(|entry| Arc::new(entry.to_event())));
         }
-        let event = |(position, parts): (Position, &[Reply])| {
-            let parts = [parts.get(1)?.as_bytes()?, parts.get(2)?.as_bytes()?, parts.get(3)?.as_bytes()?];
-            codec::event(&self.topic, position, parts).map(Arc::new)
-        };
-        self.parts()?.map(|each| event(each).ok_or_else(|| self.unexpected())).collect()
+        self.each(|each| codec::event(&self.topic, each).map(Arc::new))
     }
 
     pub(super) fn entries(&self) -> Result<Vec<Entry>, Error> {
-        let entry = |(position, parts): (Position, &[Reply])| {
-            codec::entry(position, parts.get(1)?.as_bytes()?, parts.get(3)?.as_bytes()?)
-        };
-        self.parts()?.map(|each| entry(each).ok_or_else(|| self.unexpected())).collect()
+        self.each(codec::entry)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::random::Random;
 use crate::redis::failure::Failure;
-use crate::redis::link::Link;
+use crate::redis::link::{Link, Pushing};
 use crate::redis::post::Post;
 use crate::redis::reply::Reply;
 use crate::redis::script::Script;
@@ -252,9 +252,10 @@ impl Call<'_> {
 
     /// Runs it until everything that was due is done, and answers with what the verb said.
     pub(super) async fn answer(self) -> Result<Reply, Error> {
-        let script = self.script.name();
+        let Self { shared, script, command, _lane } = self;
+        let call = Pushing::new(command);
         for _ in 0..MOST_CALLS {
-            let reply = self.shared.link.run(self.script, &self.command).await?;
+            let reply = shared.link.run(script, &call).await?;
             match reply.get(0).and_then(Reply::as_str) {
                 Some("again") => {}
                 Some("layout") => {
@@ -264,7 +265,7 @@ impl Call<'_> {
                 _ => return Ok(reply),
             }
         }
-        Err(Failure::Unexpected { script, answer: "again, and again".to_owned() }.into())
+        Err(Failure::Unexpected { script: script.name(), answer: "again, and again".to_owned() }.into())
     }
 
     /// The error that says the answer makes no sense.

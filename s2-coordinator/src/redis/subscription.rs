@@ -9,7 +9,6 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -295,7 +294,7 @@ impl Inner {
             }
             _ => return Err(Call::unexpected(TAKE, &answer)),
         }
-        let deliveries = answer.get(1).and_then(Reply::as_bytes).and_then(|told| self.deliveries(recipient, told));
+        let deliveries = answer.get(1).and_then(|told| self.deliveries(recipient, told));
         match deliveries {
             Some(deliveries) if deliveries.is_empty() => Ok(Taken::Nothing),
             Some(deliveries) => Ok(Taken::Deliveries(deliveries)),
@@ -303,57 +302,21 @@ impl Inner {
         }
     }
 
-    /// Reads deliveries: runs of events that were never handed out, and others one by one.
-    fn deliveries(&self, recipient: &Arc<Recipient>, told: &Bytes) -> Option<Vec<Delivery>> {
+    /// Reads deliveries: runs of events that are alike in the numbers of deliveries and attempts and in the deadline.
+    fn deliveries(&self, recipient: &Arc<Recipient>, told: &Reply) -> Option<Vec<Delivery>> {
         let mut deliveries = Vec::new();
-        for part in Reply::unpack(told)?.as_list()? {
-            let parts = part.as_list()?;
-            match parts.first()?.as_str()? {
-                "run" => self.run(recipient, parts, &mut deliveries)?,
-                "one" => deliveries.push(self.one(recipient, parts)?),
-                _ => return None,
+        for run in told.as_list()? {
+            let [delivery, attempt, deadline, id, texts @ ..] = run.as_list()? else { return None };
+            let (delivery, attempt) = (delivery.as_u64()?.try_into().ok()?, u32::try_from(attempt.as_u64()?).ok()?);
+            let deadline = Timestamp::from_micros(deadline.as_u64()?);
+            for event in codec::run(id, texts)? {
+                let event = Arc::new(codec::event(&recipient.topic, event)?);
+                let receipt = Receipt::new(Arc::clone(recipient), event.position, delivery);
+                deliveries.push(Delivery::new(event, attempt, deadline, receipt, Arc::clone(&self.settle)));
             }
+            self.store.arm(deadline);
         }
         Some(deliveries)
-    }
-
-    /// The first position, the deadline, and the three parts of each event.
-    fn run(&self, recipient: &Arc<Recipient>, parts: &[Reply], deliveries: &mut Vec<Delivery>) -> Option<()> {
-        let [_, first, deadline, events] = parts else { return None };
-        let (mut position, deadline) = (Position::new(first.as_u64()?), Timestamp::from_micros(deadline.as_u64()?));
-        for event in events.as_list()?.chunks(3) {
-            let [attributes, data, recorded] = event else { return None };
-            let event = [attributes.as_bytes()?, data.as_bytes()?, recorded.as_bytes()?];
-            deliveries.push(self.delivery(recipient, position, event, (1, 1, deadline))?);
-            position = position.next();
-        }
-        Some(())
-    }
-
-    /// Twenty bytes of numbers, and the three parts of the event.
-    fn one(&self, recipient: &Arc<Recipient>, parts: &[Reply]) -> Option<Delivery> {
-        let [_, numbers, attributes, data, recorded] = parts else { return None };
-        let numbers = numbers.as_bytes()?;
-        let number = |from: usize, to: usize| {
-            numbers.get(from..to).map(|bytes| bytes.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte)))
-        };
-        let (delivery, attempt) = (u32::try_from(number(7, 11)?).ok()?, u32::try_from(number(11, 13)?).ok()?);
-        let event = [attributes.as_bytes()?, data.as_bytes()?, recorded.as_bytes()?];
-        let way = (delivery, attempt, Timestamp::from_micros(number(13, 20)?));
-        self.delivery(recipient, Position::new(number(0, 7)?), event, way)
-    }
-
-    fn delivery(
-        &self,
-        recipient: &Arc<Recipient>,
-        position: Position,
-        event: [&Bytes; 3],
-        (delivery, attempt, deadline): (u32, u32, Timestamp),
-    ) -> Option<Delivery> {
-        let event = Arc::new(codec::event(&recipient.topic, position, event)?);
-        let receipt = Receipt::new(Arc::clone(recipient), position, delivery);
-        self.store.arm(deadline);
-        Some(Delivery::new(event, attempt, deadline, receipt, Arc::clone(&self.settle)))
     }
 
     /// Joins the group anew, after the server has forgotten the group or this member.

@@ -1,56 +1,84 @@
 -- Groups: what each has done with the events of its topic.
 --
--- `g:<incarnation>` is a hash: `state`; `m<consumer>` a member; `p<n>` a page of 32 cells, one for each position that was
--- handed out; `x<position>` what a cell has no room for; `r<position>` a dead letter that came back, with its event.
--- `ready:`, `suspects:` and `due:` are indices of cells, `w:` is the queue of members that wait.
+-- `g:<incarnation>` is a hash: `state`; `queue`, the members that wait, the longest first; `m<consumer>` a member; `p<n>` a
+-- page of 8 cells, one for each position that was handed out; `x<position>` what a cell has no room for; `r<position>` a dead
+-- letter that came back, with its event. `ready:`, `suspects:` and `due:` are indices of cells.
 
-local GROUP = '>I7I7I7I7I4I4I4I4I4I4I7I7I4I4BBHc0Hc0'
+local GROUP = '>I7I7I7I7I4I4I4I4I4I4I7I7I4BBHc0Hc0'
 -- timeout, prefetch, in flight, suspects, gone, done, ticket and size of the wait (or 0), name, channel; then answers
 local MEMBER = '>I7I4I4I2BI7I7I4Hc0Hc0'
 
 -- state, flags, consumer, delivery, born, attempts, since, at
 local CELL = '>BBI7I4I4I2I7I7'
 local CELL_BYTES = 33
-local PAGE = 32
+local PAGE = 8
+-- The index of deadlines knows blocks of positions.
+local BLOCK = 64
 local IN_FLIGHT, DELAYED, READY, ACKED, COMMITTED, DEAD, LOST = 1, 2, 3, 4, 5, 6, 7
-local INFO = '>I7I4I2I7'
 
-local function blank()
-  return string.rep('\0', PAGE * CELL_BYTES)
-end
+-- A page of which nothing was handed out.
+local BLANK = ('\0'):rep(PAGE * CELL_BYTES)
+
+-- The queue of members that wait: seven bytes each, the longest waiter first.
+local QUEUED = '>I7'
+local QUEUED_BYTES = 7
 
 local function unpack_group(incarnation, packed)
-  local group = { incarnation = incarnation, key = P .. 'g:' .. int(incarnation), packed = packed }
-  local expired, gaps
-  group.cursor, group.floor, group.first, group.lost, group.deliveries, group.members, group.in_flight, group.returning,
-    group.ready, group.suspects, group.idle, group.due, group.waiting, group.revived, expired, gaps, group.name, group.topic =
-    struct.unpack(GROUP, packed)
-  group.expired = expired == 1
-  group.gaps = gaps > 0 and cmsgpack.unpack(call('HGET', group.key, 'gaps')) or {}
-  return group
+  local cursor, floor, first, lost, deliveries, members, in_flight, returning, ready, suspects, idle, due, revived, expired,
+    gap_count, name, topic = struct.unpack(GROUP, packed)
+  return {
+    incarnation = incarnation, key = P .. 'g:' .. int(incarnation), index = P .. 'due:' .. int(incarnation),
+    packed = packed, cursor = cursor, floor = floor, first = first, lost = lost, deliveries = deliveries,
+    members = members, in_flight = in_flight, returning = returning, ready = ready, suspects = suspects, idle = idle,
+    due = due, revived = revived, expired = expired == 1, gap_count = gap_count, name = name, topic = topic,
+    known_members = {},
+  }
 end
 
 local function pack_group(group)
+  group.gap_count = at_most(#group.gaps, 255)
   return struct.pack(GROUP, group.cursor, group.floor, group.first, group.lost, group.deliveries, group.members,
-    at_least(group.in_flight, 0), group.returning, group.ready, group.suspects, group.idle, group.due, group.waiting,
-    group.revived, group.expired and 1 or 0, at_most(#group.gaps, 255), #group.name, group.name, #group.topic, group.topic)
+    group.in_flight, group.returning, group.ready, group.suspects, group.idle, group.due, group.revived,
+    group.expired and 1 or 0, group.gap_count, #group.name, group.name, #group.topic, group.topic)
 end
 
 local function unpack_member(packed)
-  local member, gone, ticket, max, place = {}, nil, nil, nil, nil
-  member.timeout, member.prefetch, member.in_flight, member.suspects, gone, member.done, ticket, max, member.name,
-    member.channel, place = struct.unpack(MEMBER, packed)
-  member.gone, member.wait = gone == 1, ticket > 0 and { ticket, max }
-  member.answers = place <= #packed and cmsgpack.unpack(string.sub(packed, place)) or {}
-  return member
+  local timeout, prefetch, in_flight, suspects, gone, done, ticket, max, name, channel, place =
+    struct.unpack(MEMBER, packed)
+  return {
+    timeout = timeout, prefetch = prefetch, in_flight = in_flight, suspects = suspects, gone = gone == 1, done = done,
+    wait = ticket > 0 and { ticket, max }, name = name, channel = channel, packed = packed,
+    answers = place <= #packed and cmsgpack.unpack(string.sub(packed, place)) or {},
+  }
 end
 
 local function pack_member(member)
-  local wait = member.wait or { 0, 0 }
-  local packed = struct.pack(MEMBER, member.timeout, member.prefetch, at_least(member.in_flight, 0),
-    at_least(member.suspects, 0), member.gone and 1 or 0, member.done, wait[1], wait[2], #member.name, member.name,
+  local wait = member.wait
+  member.packed = struct.pack(MEMBER, member.timeout, member.prefetch, member.in_flight, member.suspects,
+    member.gone and 1 or 0, member.done, wait and wait[1] or 0, wait and wait[2] or 0, #member.name, member.name,
     #member.channel, member.channel)
-  return #member.answers > 0 and packed .. cmsgpack.pack(member.answers) or packed
+  if #member.answers > 0 then
+    member.packed = member.packed .. cmsgpack.pack(member.answers)
+  end
+  return member.packed
+end
+
+-- What a step learns and changes of a group, on top of its state.
+local function open_group(group, queue)
+  group.queue, group.pages, group.loaded_members, group.extras, group.letters = queue, {}, {}, {}, {}
+  group.changed, group.removed = {}, {}
+  groups[group.incarnation] = group
+  return group
+end
+
+local function load_member(group, consumer, packed)
+  local member = packed and group.known_members[consumer]
+  if packed and not (member and member.packed == packed) then
+    member = unpack_member(packed)
+    group.known_members[consumer], remembered = member, remembered + 1
+  end
+  group.loaded_members[consumer] = member or false
+  return member or false
 end
 
 -- A group with a member and the pages of some positions, all read at once.
@@ -59,29 +87,34 @@ local function find_group(incarnation, consumer, from, to)
   if group ~= nil then
     return group
   end
-  local fields, first, last = { 'state', 'm' .. int(consumer or 0) }, 1, 0
+  -- Where nobody is asked for, it will be about who waits longest.
+  group = known.groups[incarnation]
+  local member = consumer or group and group.queue ~= '' and struct.unpack(QUEUED, group.queue) or 0
+  local fields, first, last = { 'state', 'queue', 'm' .. int(member) }, 1, 0
   if from then
     first = math.floor(from / PAGE)
-    last = at_most(math.floor((to or from) / PAGE), first + 20)
+    last = at_most(math.floor((to or from) / PAGE), first + 40)
     for page = first, last do
       fields[#fields + 1] = 'p' .. int(page)
     end
   end
   local values = call('HMGET', P .. 'g:' .. int(incarnation), unpack(fields))
-  if not values[1] then
+  local packed = values[1]
+  if not packed then
     groups[incarnation] = false
     return false
   end
-  group = unpack_group(incarnation, values[1])
+  if not (group and group.packed == packed) then
+    group = unpack_group(incarnation, packed)
+    known.groups[incarnation], remembered = group, remembered + 1
+  end
+  open_group(group, values[2] or '')
+  group.gaps = group.gap_count > 0 and cmsgpack.unpack(call('HGET', group.key, 'gaps')) or {}
   group.recorded = group.floor
-  group.pages, group.loaded_members, group.extras, group.letters, group.changed, group.removed = {}, {}, {}, {}, {}, {}
-  if consumer then
-    group.loaded_members[consumer] = values[2] and unpack_member(values[2]) or false
-  end
+  load_member(group, member, values[3])
   for page = first, last do
-    group.pages[page] = values[3 + page - first] or blank()
+    group.pages[page] = values[4 + page - first] or BLANK
   end
-  groups[incarnation] = group
   return group
 end
 
@@ -96,19 +129,17 @@ end
 local function find_member(group, consumer)
   local member = group.loaded_members[consumer]
   if member == nil then
-    local packed = call('HGET', group.key, 'm' .. int(consumer))
-    member = packed and unpack_member(packed) or false
-    group.loaded_members[consumer] = member
+    member = load_member(group, consumer, call('HGET', group.key, 'm' .. int(consumer)))
   end
   return member
 end
 
 local function save_member(group, consumer, member)
   if member.gone and member.in_flight <= 0 then
-    group.loaded_members[consumer] = false
+    group.loaded_members[consumer], group.known_members[consumer] = false, nil
     remove(group, 'm' .. int(consumer))
   else
-    group.loaded_members[consumer] = member
+    group.loaded_members[consumer], group.known_members[consumer] = member, member
     change(group, 'm' .. int(consumer), member)
   end
 end
@@ -117,7 +148,7 @@ local function page_of(group, position)
   local nth = math.floor(position / PAGE)
   local page = group.pages[nth]
   if not page then
-    page = call('HGET', group.key, 'p' .. int(nth)) or blank()
+    page = nth * PAGE < group.cursor and call('HGET', group.key, 'p' .. int(nth)) or BLANK
     group.pages[nth] = page
   end
   return page, nth, (position % PAGE) * CELL_BYTES
@@ -125,10 +156,17 @@ end
 
 -- Writes one cell into `count` positions from `from` on.
 local function fill(group, from, count, raw)
+  local whole
   while count > 0 do
-    local page, nth, offset = page_of(group, from)
-    local n = at_most(count, PAGE - from % PAGE)
-    page = string.sub(page, 1, offset) .. string.rep(raw, n) .. string.sub(page, offset + n * CELL_BYTES + 1)
+    local n, nth, page = at_most(count, PAGE - from % PAGE), math.floor(from / PAGE), nil
+    if n == PAGE then
+      whole = whole or string.rep(raw, PAGE)
+      page = whole
+    else
+      local offset
+      page, nth, offset = page_of(group, from)
+      page = string.sub(page, 1, offset) .. string.rep(raw, n) .. string.sub(page, offset + n * CELL_BYTES + 1)
+    end
     group.pages[nth] = page
     change(group, 'p' .. int(nth), page)
     from, count = from + n, count - n

@@ -1,5 +1,8 @@
 -- Handing events out, and who waits for them.
 
+-- Whoever is told of more comes and gets it.
+local PUSHED_BYTES = 65536
+
 -- Whether a member would get something now.
 local function has_offer(topic, group, member)
   return member.in_flight < member.prefetch and
@@ -26,73 +29,71 @@ local function next_returning(group, member)
   return tonumber(ready or suspect or nil)
 end
 
--- Events of a topic from a position on, three parts for each, and where they begin: what this step has written itself, or
--- what the stream has.
-local function fresh_events(topic, from, limit)
-  local written = topic.written
-  if written and from >= written.from then
-    local entries = {}
-    local bytes = 0
-    for nth = 1, at_most(limit, topic.next - from) do
-      local base = written[from - written.from + nth]
-      bytes = bytes + #written.list[base + 4] + #written.list[base + 5]
-      if bytes > STEP_BYTES and nth > 1 then
-        break
+-- Runs of at most `limit` events of a topic in a row from a position on, each as the id of the first and the texts, appended to
+-- `out` after what is `said` of them. Answers where they begin, where they end, and their bytes.
+local function read_runs(topic, from, limit, out, said)
+  -- What this step has written itself, or what the stream has.
+  local entries = topic.written
+  if not entries or not entries[1] or entries[1][3] > from then
+    entries = entries_from(topic.stream, from, at_most(limit, topic.next - from), average_of(topic))
+  end
+  local first, past, bytes = nil, nil, 0
+  for _, entry in ipairs(entries) do
+    local position = id_position(entry)
+    local beyond = position + count_events(entry)
+    if not first and beyond > from then
+      first = at_least(position, from)
+      past = first
+    end
+    if first and (position > past or past - first >= limit or bytes >= STEP_BYTES) then
+      -- The last for now, or somebody has deleted some in between.
+      break
+    elseif first then
+      local fields, nth = entry[2], past - position
+      local place = first_text(entry) + nth * 2
+      local run = { said[1], said[2], said[3], nth == 0 and entry[1] or event_id(entry, nth) }
+      beyond = at_most(beyond, first + limit)
+      for _ = past, beyond - 1 do
+        run[#run + 1], bytes, place = fields[place], bytes + #fields[place], place + 2
       end
-      local place = nth * 3
-      entries[place - 2], entries[place - 1], entries[place] = written.list[base + 4], written.list[base + 5], written.at
-    end
-    return entries, from
-  end
-  local entries = entries_from(P .. 'e:' .. topic.name, from, at_most(limit, topic.next - from), average_of(topic))
-  local count, parts = #entries, {}
-  if count == 0 then
-    return parts, topic.next
-  end
-  if id_position(entries[count]) ~= id_position(entries[1]) + count - 1 then
-    -- Somebody has deleted some: up to the first gap.
-    local first = id_position(entries[1])
-    count = 1
-    while id_position(entries[count + 1]) == first + count do
-      count = count + 1
+      out[#out + 1], past = run, beyond
     end
   end
-  for nth = 1, count do
-    local fields, place = entries[nth][2], nth * 3
-    parts[place - 2], parts[place - 1], parts[place] = fields[2], fields[4], fields[6]
-  end
-  return parts, id_position(entries[1])
+  return first or topic.next, past or topic.next, bytes
 end
 
--- Fresh events for a member, as many as there are in a row.
+-- Fresh events for a member, as many as there are in a row. Answers how many, and their bytes.
 local function take_fresh(topic, group, consumer, member, max, out, ranges)
-  local from = group.cursor
-  local parts, found = fresh_events(topic, from, max)
-  if found > from then
-    table.insert(group.gaps, { from, found - 1 })
-    group.cursor = found
+  local from, deadline, runs = group.cursor, now + member.timeout, {}
+  local first, past, bytes = read_runs(topic, from, max, runs, { 1, 1, deadline })
+  if first > from then
+    table.insert(group.gaps, { from, first - 1 })
+    group.cursor = first
     advance(group)
-    lose(topic, group, found - from, found)
-    if topic.first < found then
+    lose(topic, group, first - from, first)
+    if topic.first < first then
       measure(topic)
     end
-    return 0
+    return 0, 0
   end
-  local count = #parts / 3
-  local deadline = now + member.timeout
+  local count = past - from
   fill(group, from, count, struct.pack(CELL, IN_FLIGHT, 0, consumer, 1, 0, 1, now, deadline))
-  out[#out + 1] = { 'run', from, deadline, parts }
+  for _, run in ipairs(runs) do
+    out[#out + 1] = run
+  end
   ranges[#ranges + 1], ranges[#ranges + 2] = from, count
   group.cursor = from + count
   group.in_flight = group.in_flight + count
   member.in_flight = member.in_flight + count
-  for nth = math.floor(from / PAGE), math.floor((from + count - 1) / PAGE) do
-    arm_cell(topic, group, { position = nth * PAGE }, deadline)
+  for nth = math.floor(from / BLOCK), math.floor((past - 1) / BLOCK) do
+    arm_block(group, nth, deadline)
   end
-  return count
+  group.due = at_most(group.due, deadline)
+  arm_topic(topic, deadline)
+  return count, bytes
 end
 
--- Hands an event out again.
+-- Hands an event out again. Answers how many, and their bytes.
 local function take_returning(topic, group, consumer, member, position, out, ranges)
   local cell = find_cell(group, position)
   local event = cell and event_of(topic, cell)
@@ -107,7 +108,7 @@ local function take_returning(topic, group, consumer, member, position, out, ran
         end
       end
     end
-    return 0
+    return 0, 0
   end
   unindex(group, cell)
   cell.delivery, cell.attempts, cell.consumer = cell.delivery + 1, cell.attempts + 1, consumer
@@ -115,25 +116,24 @@ local function take_returning(topic, group, consumer, member, position, out, ran
   save_cell(group, cell)
   hold(group, consumer, member.name, cell.suspect)
   arm_cell(topic, group, cell, cell.at)
-  out[#out + 1] =
-    { 'one', struct.pack(INFO, position, cell.delivery, cell.attempts, cell.at), event[1], event[2], event[3] }
+  out[#out + 1] = { cell.delivery, cell.attempts, cell.at, event[1], event[2] }
   ranges[#ranges + 1], ranges[#ranges + 2] = position, 1
-  return 1
+  return 1, #event[2]
 end
 
--- Hands out at most `max` events, as {'run', first position, deadline, {e, d, t, …}} for those that were never handed out, and
--- {'one', INFO, e, d, t} for others. Remembers it under the ticket.
+-- Hands out at most `max` events. Answers with {delivery, attempts, deadline, id of the first, text, …} for each run of events
+-- that are alike in this, and the bytes of all. Remembers it under the ticket.
 local function hand_out(topic, group, consumer, member, max, ticket)
   local out, ranges, taken, bytes = {}, {}, 0, 0
   while taken < max and bytes < STEP_BYTES and has_offer(topic, group, member) do
     local position = next_returning(group, member)
     if position then
-      local returned = take_returning(topic, group, consumer, member, position, out, ranges)
-      taken, bytes = taken + returned, bytes + (returned > 0 and #out[#out][3] + #out[#out][4] or 0)
+      local returned, weight = take_returning(topic, group, consumer, member, position, out, ranges)
+      taken, bytes = taken + returned, bytes + weight
     elseif group.cursor < topic.next then
       local room = at_most(max - taken, member.prefetch - member.in_flight)
-      local fresh = take_fresh(topic, group, consumer, member, room, out, ranges)
-      taken = taken + fresh
+      local fresh, weight = take_fresh(topic, group, consumer, member, room, out, ranges)
+      taken, bytes = taken + fresh, bytes + weight
       if fresh > 0 and fresh < room then
         break
       end
@@ -148,33 +148,37 @@ local function hand_out(topic, group, consumer, member, max, ticket)
     table.insert(member.answers, { ticket, ranges })
     save_member(group, consumer, member)
   end
-  return out
+  return out, bytes
 end
 
--- Notes in the topic which member of a group waits longest, if any does.
-local function list_waiting(topic, group, head)
+-- Notes in the topic whether anybody of a group waits.
+local function list_waiting(topic, incarnation, waits)
   for nth, listed in ipairs(topic.waiting) do
-    if listed[1] == group.incarnation then
-      if head then
-        listed[2] = head
-      else
+    if listed == incarnation then
+      if not waits then
         table.remove(topic.waiting, nth)
       end
       return
     end
   end
-  if head then
-    table.insert(topic.waiting, { group.incarnation, head })
+  if waits then
+    table.insert(topic.waiting, incarnation)
   end
 end
 
-local function start_waiting(topic, group, consumer)
-  if call('ZADD', P .. 'w:' .. int(group.incarnation), 'NX', now, int(consumer)) == 1 then
-    group.waiting = group.waiting + 1
-    if group.waiting == 1 then
-      list_waiting(topic, group, consumer)
-    end
+local function set_queue(topic, group, queue)
+  change(group, 'queue', queue)
+  if (queue == '') ~= (group.queue == '') then
+    list_waiting(topic, group.incarnation, queue ~= '')
   end
+  group.queue = queue
+end
+
+local function start_waiting(topic, group, consumer, member, ticket, max)
+  if not member.wait then
+    set_queue(topic, group, group.queue .. struct.pack(QUEUED, consumer))
+  end
+  member.wait = { ticket, max }
 end
 
 local function stop_waiting(topic, group, consumer, member)
@@ -183,17 +187,11 @@ local function stop_waiting(topic, group, consumer, member)
   end
   member.wait = false
   save_member(group, consumer, member)
-  local queue = P .. 'w:' .. int(group.incarnation)
-  if call('ZREM', queue, int(consumer)) == 1 then
-    group.waiting = at_least(group.waiting - 1, 0)
+  local queue, place = group.queue, 1
+  while place <= #queue and struct.unpack(QUEUED, queue, place) ~= consumer do
+    place = place + QUEUED_BYTES
   end
-  if group.waiting == 0 then
-    list_waiting(topic, group)
-  else
-    local head = call('ZRANGE', queue, 0, 0)[1]
-    group.waiting = head and group.waiting or 0
-    list_waiting(topic, group, head and tonumber(head))
-  end
+  set_queue(topic, group, string.sub(queue, 1, place - 1) .. string.sub(queue, place + QUEUED_BYTES))
 end
 
 -- Gives back what was handed out under a ticket to a caller that is gone: without an attempt.
@@ -218,46 +216,29 @@ local function cancel(group, consumer, member, ticket)
   save_member(group, consumer, member)
 end
 
--- Gives members that wait what there is for them, the longest waiter first; `head`, where it is known.
-local function serve(topic, group, head)
-  local skipped = 0
-  while group.waiting > 0 and (group.ready > 0 or group.suspects > 0 or group.cursor < topic.next) do
-    local queue = { head }
-    if not head then
-      queue = call('ZRANGE', P .. 'w:' .. int(group.incarnation), skipped, skipped + 9)
-    end
-    local is_head = head ~= nil
-    head = nil
-    if #queue == 0 then
-      return
-    end
-    for _, text in ipairs(queue) do
-      local consumer = tonumber(text)
-      local member = find_member(group, consumer)
-      if not member or not member.wait then
-        call('ZREM', P .. 'w:' .. int(group.incarnation), int(consumer))
-        group.waiting = group.waiting - 1
-      elseif has_offer(topic, group, member) then
-        local ticket, max = member.wait[1], member.wait[2]
-        local out = hand_out(topic, group, consumer, member, max, ticket)
-        if #out > 0 then
-          stop_waiting(topic, group, consumer, member)
-          local bytes = 0
-          for _, part in ipairs(out) do
-            for _, text in ipairs(part[1] == 'run' and part[4] or part) do
-              bytes = bytes + #text
-            end
-          end
-          -- Whoever is told of much comes and gets it. Where nobody listens, nobody has it.
-          local listens = push(member.channel, { 'delivered', consumer, ticket, bytes <= 65536 and cmsgpack.pack(out) or false })
-          if not listens then
-            cancel(group, consumer, member, ticket)
-          end
-        else
-          skipped = skipped + (is_head and 0 or 1)
-        end
+-- Gives members that wait what there is for them, the longest waiter first.
+local function serve(topic, group)
+  local place = 1
+  while place <= #group.queue and (group.ready > 0 or group.suspects > 0 or group.cursor < topic.next) do
+    local consumer = struct.unpack(QUEUED, group.queue, place)
+    local member = find_member(group, consumer)
+    if not member or not member.wait then
+      -- Somebody has deleted it.
+      set_queue(topic, group, string.sub(group.queue, 1, place - 1) .. string.sub(group.queue, place + QUEUED_BYTES))
+    else
+      local ticket, max = member.wait[1], member.wait[2]
+      local out, bytes = {}, 0
+      if has_offer(topic, group, member) then
+        out, bytes = hand_out(topic, group, consumer, member, max, ticket)
+      end
+      if #out == 0 then
+        place = place + QUEUED_BYTES
       else
-        skipped = skipped + (is_head and 0 or 1)
+        stop_waiting(topic, group, consumer, member)
+        if not push(member.channel, { consumer, ticket, bytes <= PUSHED_BYTES and out or nil }) then
+          -- Where nobody listens, nobody has it.
+          cancel(group, consumer, member, ticket)
+        end
       end
     end
   end

@@ -15,10 +15,10 @@ end
 
 -- Ends what is due.
 local function expire(topic, group)
-  local index = P .. 'due:' .. int(group.incarnation)
+  local index = group.index
   local served = false
   while budget > 0 do
-    local items = call('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', 0, 200)
+    local items = call('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', 0, 100)
     if #items == 0 then
       break
     end
@@ -30,12 +30,12 @@ local function expire(topic, group)
       if string.sub(item, 1, 1) == 'r' then
         positions[1] = tonumber(string.sub(item, 2))
       else
-        local first = tonumber(item) * PAGE
-        local page = page_of(group, first)
-        for nth = 0, PAGE - 1 do
-          local state = string.byte(page, nth * CELL_BYTES + 1)
+        local first = tonumber(item) * BLOCK
+        for position = first, first + BLOCK - 1 do
+          local page, _, offset = page_of(group, position)
+          local state = string.byte(page, offset + 1)
           if state == IN_FLIGHT or state == DELAYED then
-            positions[#positions + 1] = first + nth
+            positions[#positions + 1] = position
           end
         end
       end
@@ -94,7 +94,7 @@ local function expire(topic, group)
     end
   end
   local next_due = call('ZRANGE', index, 0, 0, 'WITHSCORES')
-  group.due = tonumber(next_due[2] or NEVER)
+  group.due, group.armed_block = tonumber(next_due[2] or NEVER), nil
   if served then
     serve(topic, group)
   end
@@ -150,9 +150,11 @@ local function forget_before(topic, group)
       budget = budget - 1
     end
     if group.first >= start + PAGE then
-      group.pages[start / PAGE] = blank()
+      group.pages[start / PAGE] = BLANK
       remove(group, 'p' .. int(start / PAGE))
-      call('ZREM', P .. 'due:' .. int(group.incarnation), page_item(start))
+      if (start + PAGE) % BLOCK == 0 then
+        disarm(group, start)
+      end
     end
   end
   if group.first > first then

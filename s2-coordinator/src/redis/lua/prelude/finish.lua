@@ -5,7 +5,7 @@ local function save()
     if group then
       local fields, packed = {}, pack_group(group)
       if packed ~= group.packed then
-        fields = { 'state', packed }
+        fields, group.packed = { 'state', packed }, packed
       end
       if #group.gaps > 0 then
         fields[#fields + 1], fields[#fields + 2] = 'gaps', cmsgpack.pack(group.gaps)
@@ -14,7 +14,7 @@ local function save()
         local kind = string.byte(field)
         if kind == 109 then -- m
           value = pack_member(value)
-        elseif kind ~= 112 then -- p
+        elseif kind ~= 112 and kind ~= 113 then -- p, q
           value = cmsgpack.pack(value)
         end
         fields[#fields + 1], fields[#fields + 2] = field, value
@@ -40,6 +40,7 @@ local function save()
     end
   end
   save_meta()
+  finished = true
 end
 
 -- Makes a verb one step.
@@ -55,17 +56,17 @@ local function step(verb)
     end
     local lane, request = string.match(ARGV[3], '^(%d+) (%d+)$')
     if lane then
-      local packed = call('HGET', P .. 'q:' .. CALLER, lane)
-      local before = packed and cmsgpack.unpack(packed)
       request = tonumber(request)
-      if before and before[1] >= request then
+      local before = call('HGET', P .. 'q:' .. CALLER, lane)
+      local last = before and struct.unpack('>I7', before) or 0
+      if last >= request then
         save()
-        return before[1] == request and before[2] or { 'superseded' }
+        return last == request and cmsgpack.unpack(string.sub(before, 8)) or { 'superseded' }
       end
     end
     local answer = verb()
     if lane then
-      call('HSET', P .. 'q:' .. CALLER, lane, cmsgpack.pack({ request, answer }))
+      call('HSET', P .. 'q:' .. CALLER, lane, struct.pack('>I7', request) .. cmsgpack.pack(answer))
     end
     save()
     return answer

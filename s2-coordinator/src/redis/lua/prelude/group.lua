@@ -1,13 +1,29 @@
 -- What becomes of a delivery: who holds it, how it fails, what a receipt gets, how it dies.
 
--- How the index of deadlines names the page of a position: so that names sort as numbers.
-local function page_item(position)
-  return string.format('%016.0f', math.floor(position / PAGE))
+-- How the index of deadlines names the block of a position: so that names sort as numbers.
+local function block_item(position)
+  return string.format('%016.0f', math.floor(position / BLOCK))
+end
+
+-- Something of a block is due at `at`. The index knows already if the block was the last one armed, for no later.
+local function arm_block(group, nth, at)
+  if nth ~= group.armed_block or at < group.armed_at then
+    call('ZADD', group.index, 'LT', at, block_item(nth * BLOCK))
+    group.armed_block, group.armed_at = nth, at
+  end
+end
+
+local function disarm(group, position)
+  call('ZREM', group.index, block_item(position))
+  group.armed_block = nil
 end
 
 local function arm_cell(topic, group, cell, at)
-  local item = cell.letter and 'r' .. int(cell.position) or page_item(cell.position)
-  call('ZADD', P .. 'due:' .. int(group.incarnation), 'LT', at, item)
+  if cell.letter then
+    call('ZADD', group.index, 'LT', at, 'r' .. int(cell.position))
+  else
+    arm_block(group, math.floor(cell.position / BLOCK), at)
+  end
   group.due = at_most(group.due, at)
   arm_topic(topic, at)
 end
@@ -29,8 +45,8 @@ local function advance(group)
         position, offset = position + 1, offset + CELL_BYTES
       end
       group.floor = position - 1
-      if position % PAGE == 0 then
-        call('ZREM', P .. 'due:' .. int(group.incarnation), page_item(position - 1))
+      if position % BLOCK == 0 then
+        disarm(group, position - 1)
       end
       if position < past then
         return
@@ -57,11 +73,11 @@ local function hold(group, consumer, name, suspect)
 end
 
 local function release(group, consumer, suspect)
-  group.in_flight = group.in_flight - 1
+  group.in_flight = at_least(group.in_flight - 1, 0)
   local member = find_member(group, consumer)
   if member then
-    member.in_flight = member.in_flight - 1
-    member.suspects = member.suspects - (suspect and 1 or 0)
+    member.in_flight = at_least(member.in_flight - 1, 0)
+    member.suspects = at_least(member.suspects - (suspect and 1 or 0), 0)
     save_member(group, consumer, member)
   end
 end
@@ -199,13 +215,17 @@ local function lose(topic, group, events, resumes_at)
   }
 end
 
--- The event of a cell: {e, d, t}, or nil if it is gone.
+-- The event of a cell: {id, text}, or nil if it is gone.
 local function event_of(topic, cell)
   if cell.letter then
-    return { cell.letter[2], cell.letter[3], cell.letter[4] }
+    return { cell.letter[2], cell.letter[3] }
   end
   local entry = entry_at(topic, cell.position)
-  return entry and { entry[2][2], entry[2][4], entry[2][6] }
+  if not entry then
+    return nil
+  end
+  local nth = cell.position - id_position(entry)
+  return { event_id(entry, nth), entry[2][first_text(entry) + nth * 2] }
 end
 
 -- The event of a cell is gone: so is the cell.
@@ -234,11 +254,11 @@ local function bury(topic, group, cell, at, kind, reason)
   cell.state, cell.since = DEAD, at
   save_cell(group, cell)
   after_settling(topic, group, cell)
-  local lived, attributes = 0, cjson.decode(event[1])
+  local lived, attributes = 0, cjson.decode(string.match(event[2], '^[^\n]*'))
   for _, failure in ipairs(extra.h) do
     lived = lived + (failure[1] > cell.born and 1 or 0)
   end
-  local weight = #event[1] + #event[2] + EVENT_BYTES
+  local weight = #event[2] + EVENT_BYTES
   topic.dead = topic.dead + weight
   call('ZADD', P .. 'letters', id, int(id))
   call('HSET', P .. 'letter', int(id), cmsgpack.pack({

@@ -1,5 +1,21 @@
 -- Publishing: everything is decided before anything is written.
 
+-- What is said of an event: topic; head: 16 bytes of an id and, with an idempotency key, 32 of a fingerprint and the key; text.
+local EVENT_PARTS = 3
+local ID_BYTES = 16
+
+local function id_of(head)
+  return string.sub(head, 1, ID_BYTES)
+end
+
+local function said_of(head)
+  return string.sub(head, ID_BYTES + 1, ID_BYTES + 32)
+end
+
+local function key_of(head)
+  return string.sub(head, ID_BYTES + 33)
+end
+
 -- Everything up to here is settled by every group that still counts. One that has lost its state stands at its recorded floor.
 local function safe_floor(topic)
   local safe = topic.next - 1
@@ -47,7 +63,7 @@ local function trim(topic)
   local dropped, entry = low - topic.first, low < topic.next and entry_at(topic, low)
   topic.trimmed = bytes_until(topic, low)
   topic.first, topic.oldest = low, entry and recorded(entry) or NEVER
-  call('XTRIM', P .. 'e:' .. topic.name, 'MINID', '=', int(low) .. '-0')
+  call('XTRIM', topic.stream, 'MINID', '=', int(entry and id_position(entry) or low))
   for _, listed in ipairs(groups_of(topic)) do
     local group = find_group(listed[1])
     if group then
@@ -77,7 +93,7 @@ end
 -- An error where the topics of a batch that are not there yet are more than there may be.
 local function check_room(list, from, count)
   local seen, fresh, last = nil, 0, nil
-  for place = from, from + (count - 1) * 6, 6 do
+  for place = from, from + (count - 1) * EVENT_PARTS, EVENT_PARTS do
     local name = list[place]
     if name ~= last then
       last = name
@@ -100,10 +116,11 @@ local function plan(list, from, count)
   if wrong then
     return nil, wrong
   end
-  local plans, replaced, seen, adds, order = {}, {}, {}, {}, {}
+  -- The bytes that each topic gets, by its name; the names in order.
+  local plans, adds, replaced, seen = {}, {}, nil, nil
   local name, topic, bytes
   for nth = 0, count - 1 do
-    local base = from + nth * 6
+    local base = from + nth * EVENT_PARTS
     if list[base] ~= name then
       if name then
         adds[name] = bytes
@@ -114,12 +131,13 @@ local function plan(list, from, count)
         expire_keys(topic)
       end
       if not bytes then
-        order[#order + 1], bytes = name, 0
+        adds[#adds + 1], bytes = name, 0
       end
     end
-    local key, what = list[base + 1], nil
-    if key ~= '' then
-      local said = list[base + 2]
+    local head, what = list[base + 1], nil
+    if #head > ID_BYTES then
+      replaced, seen = replaced or {}, seen or {}
+      local said, key = said_of(head), key_of(head)
       local used = topic and call('HGET', P .. 'k:' .. name, key)
       local before, id, position, at
       if used then
@@ -132,7 +150,7 @@ local function plan(list, from, count)
         end
         what = { position, id }
       elseif first then
-        if list[from + first * 6 + 2] ~= said then
+        if said_of(list[from + first * EVENT_PARTS + 1]) ~= said then
           return nil, { 'contradiction', key }
         end
         what = first
@@ -142,14 +160,14 @@ local function plan(list, from, count)
       end
     end
     if what == nil then
-      bytes = bytes + #list[base + 5] + EVENT_BYTES
+      bytes = bytes + #list[base + 2] + EVENT_BYTES
     end
     plans[nth] = what
   end
   if name then
     adds[name] = bytes
   end
-  for _, each in ipairs(order) do
+  for _, each in ipairs(adds) do
     wrong = adds[each] > 0 and check_backlog(find_topic(each), each, adds[each])
     if wrong then
       return nil, wrong
@@ -158,50 +176,69 @@ local function plan(list, from, count)
   return plans, replaced
 end
 
--- Publishes a batch, all of it or nothing: topic, key, fingerprint, id, attributes and data for each of `count` events, in
--- `list` from place `from` on. Answers with a position for each event that was written, {position, id} for each that was
--- there already; or nil and an error.
+-- Writes events that lie together: {field, value, …} from a position on, after so many bytes of others.
+local function write_entry(topic, position, count, before, fields)
+  if count > 1 or position % STRIDE == 0 or #fields[2] > HEAVY_BYTES then
+    fields = { 'b', int(before), unpack(fields) }
+  end
+  local entry = { string.format('%.0f-%.0f', position, now), fields, position, count }
+  call('XADD', topic.stream, entry[1], unpack(fields))
+  if topic.written then
+    topic.written[#topic.written + 1] = entry
+  end
+end
+
+-- Publishes a batch, all of it or nothing: the parts of `count` events, in `list` from place `from` on. Answers with a position
+-- for each event that was written, {position, id} for each that was there already; or nil and an error.
 local function publish(list, from, count)
   local plans, replaced = plan(list, from, count)
   if not plans then
     return nil, replaced
   end
-  local answers, nth, recorded_at = {}, 0, int(now)
+  local answers, nth = {}, 0
   while nth < count do
-    local topic = make_topic(list[from + nth * 6])
-    local name, stream, position, total = topic.name, P .. 'e:' .. topic.name, topic.next, topic.total
+    local topic = make_topic(list[from + nth * EVENT_PARTS])
+    local name, begun, position, total = topic.name, topic.next, topic.next, topic.total
     local used, ages
-    local written = #topic.waiting > 0 and { from = position, list = list, at = recorded_at }
+    topic.written = #topic.waiting > 0 and {}
+    -- What is to lie together, its bytes, where it begins, and the bytes before it.
+    local fields, bytes, first, before = {}, 0, position, total
     if topic.first == position then
       topic.oldest = now
     end
-    while nth < count and list[from + nth * 6] == name do
-      local base, what = from + nth * 6, plans[nth]
+    while nth < count and list[from + nth * EVENT_PARTS] == name do
+      local base, what = from + nth * EVENT_PARTS, plans[nth]
       nth = nth + 1
       if what == nil then
-        local key, attributes, data = list[base + 1], list[base + 4], list[base + 5]
-        call('XADD', stream, position, 'e', attributes, 'd', data, 't',
-          (position % STRIDE == 0 or #data > HEAVY_BYTES) and recorded_at .. ' ' .. int(total) or recorded_at)
-        if key ~= '' then
+        local head, text = list[base + 1], list[base + 2]
+        if bytes + #text > HEAVY_BYTES or position - first >= ENTRY_EVENTS then
+          if position > first then
+            write_entry(topic, first, position - first, before, fields)
+          end
+          fields, bytes, first, before = {}, 0, position, total
+        end
+        fields[#fields + 1], fields[#fields + 2], bytes = 'e', text, bytes + #text
+        if #head > ID_BYTES then
+          local key = key_of(head)
           used, ages = used or {}, ages or { now }
-          used[#used + 1], used[#used + 2] = key, struct.pack(KEY, list[base + 2], list[base + 3], position, now)
+          used[#used + 1], used[#used + 2] = key, struct.pack(KEY, said_of(head), id_of(head), position, now)
           ages[#ages + 1] = key
           -- Used anew after its window, the older use no longer counts.
           topic.keys = topic.keys + (replaced[nth - 1] and 0 or #key + KEY_BYTES)
         end
-        if written then
-          written[position - written.from + 1] = base
-        end
         answers[nth] = position
-        position, total = position + 1, total + #attributes + #data + EVENT_BYTES
+        position, total = position + 1, total + #text + EVENT_BYTES
       elseif type(what) == 'table' then
         answers[nth] = what
       else
-        local first = answers[what + 1]
-        answers[nth] = type(first) == 'table' and first or { first, list[from + what * 6 + 3] }
+        local same = answers[what + 1]
+        answers[nth] = type(same) == 'table' and same or { same, id_of(list[from + what * EVENT_PARTS + 1]) }
       end
     end
-    topic.next, topic.total, topic.written = position, total, written
+    if position > first then
+      write_entry(topic, first, position - first, before, fields)
+    end
+    topic.next, topic.total = position, total
     if topic.first == position then
       topic.oldest = NEVER
     end
@@ -218,9 +255,9 @@ local function publish(list, from, count)
     end
     for place = #topic.waiting, 1, -1 do
       local listed = topic.waiting[place]
-      local group = listed and find_group(listed[1], listed[2], written.from, topic.next - 1)
+      local group = listed and find_group(listed, nil, begun)
       if group then
-        serve(topic, group, listed[2])
+        serve(topic, group)
       end
     end
     topic.written = nil

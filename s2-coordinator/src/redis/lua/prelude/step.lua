@@ -8,7 +8,8 @@
 -- Lua keeps 53 bits of a number, and `..`, tostring and cjson only 14 digits; so numbers go through `int` where they
 -- become text. A step validates before it writes: there is no rollback.
 --
--- A library is loaded once; what lies outside of functions stays from one call to the next, so `begin` sets it all.
+-- A library is loaded once; what lies outside of functions stays from one call to the next, so `begin` sets it all. What a
+-- step has read or written stays in memory: as long as the server holds the same bytes, they need not be read anew.
 
 local LAYOUT = '1'
 local NEVER = 9007199254740991
@@ -27,12 +28,30 @@ local budget
 local topics, groups
 local call
 
+-- What was read before, by prefix of the fleet: `meta`, `topics` by name, `groups` by incarnation; and how much.
+local memory, remembered = {}, 0
+-- The part of it that is about this fleet.
+local known
+-- Whether the last step came to its end: one that failed leaves what the server does not hold.
+local finished = true
+
 -- The numbers of the fleet: the time of the last step that changed them, when something is due, the last number, letter and
 -- escalation that were given, topics, the highest end of those that were forgotten, the journal, and when all this began.
 local META = '>I7I7I7I7I7I7I7I7I7I7I7B'
 
+-- Numbers that were written before: most come again.
+local texts, written = {}, 0
+
 local function int(n)
-  return string.format('%.0f', n)
+  local text = texts[n]
+  if not text then
+    if written >= 1000 then
+      texts, written = {}, 0
+    end
+    text = string.format('%.0f', n)
+    texts[n], written = text, written + 1
+  end
+  return text
 end
 
 local function at_least(a, b)
@@ -55,6 +74,26 @@ local function read_settings(text)
   return read
 end
 
+-- Who calls, by the name of its connection.
+local callers = {}
+
+local function name_caller(channel)
+  callers[channel] = string.match(channel, '^[^:]+')
+  return callers[channel]
+end
+
+-- Forgets what was read before, lest it grows for ever.
+local function recall()
+  if not finished or remembered > 500 then
+    memory, remembered, callers = {}, 0, {}
+  end
+  finished, known = false, memory[P]
+  if not known then
+    known = { meta = {}, topics = {}, groups = {} }
+    memory[P] = known
+  end
+end
+
 -- A new fleet, or one that has lost its state: it goes on above everything that is there.
 local function recover()
   local function last(key, command, ...)
@@ -73,18 +112,21 @@ end
 -- Begins a step, or answers why not.
 local function begin(keys, args)
   call, KEYS, ARGV = redis.call, keys, args
-  P, CALLER, CHANNEL = keys[1], string.match(args[1], '^[^:]+'), args[1]
+  P, CHANNEL = keys[1], args[1]
   C = settings[args[4]] or read_settings(args[4])
-  M, topics, groups, budget = {}, {}, {}, 500
+  recall()
+  CALLER = callers[CHANNEL] or name_caller(CHANNEL)
+  M, topics, groups, budget = known.meta, {}, {}, 500
   local meta = call('HMGET', P .. 'meta', 'layout', 'state')
   if meta[1] and meta[1] ~= LAYOUT then
     return { 'layout', meta[1] }
   end
-  if meta[1] and meta[2] then
+  if not meta[1] or not meta[2] then
+    recover()
+  elseif M.packed ~= meta[2] then
     M.now, M.due, M.number, M.letter, M.escalation, M.topics, M.highest, M.first, M.next, M.bytes, M.epoch, M.tails =
       struct.unpack(META, meta[2])
-  else
-    recover()
+    M.packed = meta[2]
   end
   if args[2] ~= '' then
     target = tonumber(args[2])
@@ -94,7 +136,7 @@ local function begin(keys, args)
   end
   target = at_least(target, M.now)
   if M.epoch == 0 then
-    M.epoch = target
+    M.epoch, M.changed = target, true
   end
   now = M.now
 end
@@ -102,8 +144,10 @@ end
 -- Writes what has changed. That time has passed is written now and then, so that it never goes back by much.
 local function save_meta()
   if M.changed or now - M.now >= 1000000 then
-    call('HSET', P .. 'meta', 'layout', LAYOUT, 'state', struct.pack(META, now, M.due, M.number, M.letter, M.escalation,
-      M.topics, M.highest, M.first, M.next, M.bytes, M.epoch, M.tails))
+    M.now, M.changed = now, false
+    M.packed = struct.pack(META, now, M.due, M.number, M.letter, M.escalation, M.topics, M.highest, M.first, M.next,
+      M.bytes, M.epoch, M.tails)
+    call('HSET', P .. 'meta', 'layout', LAYOUT, 'state', M.packed)
   end
 end
 
@@ -130,7 +174,8 @@ local function show_life()
   end
 end
 
--- Tells a process something; answers whether it listens on that connection.
+-- Tells a process something; answers whether it listens on that connection. It is told either of deliveries, by
+-- {consumer, ticket, deliveries}, the last unless they are to be fetched, or that a topic goes on, by {name}.
 local function push(channel, message)
   return call('PUBLISH', P .. 'p:' .. channel, cmsgpack.pack(message)) > 0
 end
@@ -140,7 +185,7 @@ local function wake_tails(key)
   local channels = call('SMEMBERS', P .. 'tails:' .. key)
   call('DEL', P .. 'tails:' .. key)
   for _, channel in ipairs(channels) do
-    push(channel, { 'tail', key })
+    push(channel, { key })
   end
 end
 
@@ -165,8 +210,23 @@ local function quoted(value)
   return cjson.encode(value)
 end
 
+-- Events and entries of the journal lie in streams under `<position>-<when recorded, in µs>`. What this step has written itself
+-- has the position and the number of events with it.
+local function id_position(entry)
+  return entry[3] or tonumber(string.match(entry[1], '^%d+'))
+end
+
+-- The id of the event that comes `nth` places after the first of an entry.
+local function event_id(entry, nth)
+  return nth == 0 and entry[1] or string.format('%.0f', id_position(entry) + nth) .. string.match(entry[1], '%-.*')
+end
+
+local function recorded(entry)
+  return tonumber(string.match(entry[1], '%d+$'))
+end
+
 local function append_entry(json)
-  call('XADD', P .. 'journal', int(M.next) .. '-0', 'e', json, 't', int(now))
+  call('XADD', P .. 'journal', int(M.next) .. '-' .. int(now), 'e', json)
   M.bytes, M.next, M.changed = M.bytes + #json + 64, M.next + 1, true
 end
 
@@ -174,7 +234,7 @@ end
 local function trim_journal()
   local too_much = M.bytes > C.journal_bytes
   local oldest = C.journal_age and M.next - M.first > 1 and call('XRANGE', P .. 'journal', '-', '+', 'COUNT', 1)[1]
-  local oldest_at = oldest and tonumber(oldest[2][4])
+  local oldest_at = oldest and recorded(oldest)
   local too_old = oldest_at and oldest_at + C.journal_age <= now
   if too_much or too_old then
     local room = too_much and C.journal_bytes - math.floor(C.journal_bytes / 8) or NEVER
@@ -184,12 +244,12 @@ local function trim_journal()
       local entries = call('XRANGE', P .. 'journal', int(M.first) .. '-0', '+', 'COUNT', 100)
       dropping = #entries > 0
       for _, entry in ipairs(entries) do
-        if not (M.bytes > room or now - tonumber(entry[2][4]) >= youth) then
+        if not (M.bytes > room or now - recorded(entry) >= youth) then
           dropping = false
           break
         end
         M.bytes, M.changed = at_least(M.bytes - #entry[2][2] - 64, 0), true
-        M.first = tonumber(string.match(entry[1], '^%d+')) + 1
+        M.first = id_position(entry) + 1
         budget = budget - 1
       end
       if dropping or M.first > first then
@@ -204,7 +264,7 @@ local function trim_journal()
         int(M.first - 1) .. ',"entries":' .. int(M.first - first) .. '},"severity":"INFO"}')
     end
     oldest = C.journal_age and M.next - M.first > 1 and call('XRANGE', P .. 'journal', '-', '+', 'COUNT', 1)[1]
-    oldest_at = oldest and tonumber(oldest[2][4])
+    oldest_at = oldest and recorded(oldest)
   end
   return oldest_at and oldest_at + C.journal_age
 end

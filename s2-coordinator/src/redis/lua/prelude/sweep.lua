@@ -2,7 +2,6 @@
 
 -- Forgets a topic of which nothing is left but where it ended.
 local function forget_vacant(topic)
-  local key = P .. 't:' .. topic.name
   if topic.first < topic.next or topic.keys > 0 or topic.dead > 0 or
     call('EXISTS', P .. 'tg:' .. topic.name) == 1 then
     return false
@@ -16,7 +15,7 @@ local function forget_vacant(topic)
       call('HDEL', P .. 'ended', other)
     end
   end
-  call('DEL', key, P .. 'e:' .. topic.name, P .. 'k:' .. topic.name, P .. 'ka:' .. topic.name)
+  call('DEL', topic.key, topic.stream, P .. 'k:' .. topic.name, P .. 'ka:' .. topic.name)
   topics[topic.name] = false
   M.topics, M.changed = at_least(M.topics - 1, 0), true
   return true

@@ -1,9 +1,10 @@
 -- Topics: the stream of events, idempotency keys, retention.
 --
--- `t:<topic>` holds the state below, `e:<topic>` the stream of events (id `<position>-0`; fields `e` attributes, `d` data,
--- `t` when recorded, and, where the position is a multiple of 32 or the data heavy, the bytes of all events before it),
--- `k:<topic>` what was published under which key, `ka:<topic>` keys by age, `tg:<topic>` the groups by name, each with its
--- incarnation and its floor.
+-- `t:<topic>` holds the state below, `k:<topic>` what was published under which key, `ka:<topic>` keys by age, `tg:<topic>` the
+-- groups by name, each with its incarnation and its floor. `e:<topic>` is the stream of events. What was published together
+-- lies together, up to 4 KiB in one entry: under the position of the first, fields `e`, one for each event: attributes as JSON,
+-- a line feed, data. Before them `b`, the bytes of all events before, where there are several or one is heavy, or the position
+-- is a multiple of 32.
 
 local EVENT_BYTES = 96
 local KEY_BYTES = 160
@@ -11,22 +12,32 @@ local KEY = '>c32c16I7I7'
 
 local STRIDE = 32
 local HEAVY_BYTES = 4096
+-- The most that lies together, unless it is one event.
+local ENTRY_EVENTS = 64
 -- About as much as one step reads or answers.
 local STEP_BYTES = 4194304
 local TOPIC = '>I7I7I7I7I7I7I7I7I7B'
 
--- Groups of the topic that wait: `waiting` lists {incarnation, the member that waits longest}.
+-- Groups of the topic that wait: `waiting` lists their incarnations.
+local function unpack_topic(name, packed)
+  local first, next_, total, trimmed, dead, keys, due, oldest, oldest_key, tails, place = struct.unpack(TOPIC, packed)
+  return {
+    name = name, key = P .. 't:' .. name, stream = P .. 'e:' .. name, packed = packed, first = first, next = next_,
+    total = total, trimmed = trimmed, dead = dead, keys = keys, due = due, oldest = oldest, oldest_key = oldest_key,
+    tails = tails, waiting = place <= #packed and cmsgpack.unpack(string.sub(packed, place)) or {},
+  }
+end
+
 local function find_topic(name)
   local topic = topics[name]
   if topic == nil then
     local packed = call('GET', P .. 't:' .. name)
-    topic = packed and { name = name, packed = packed } or false
-    if topic then
-      local place
-      topic.first, topic.next, topic.total, topic.trimmed, topic.dead, topic.keys, topic.due, topic.oldest,
-        topic.oldest_key, topic.tails, place = struct.unpack(TOPIC, packed)
-      topic.waiting = place <= #packed and cmsgpack.unpack(string.sub(packed, place)) or {}
+    topic = packed and known.topics[name]
+    if packed and not (topic and topic.packed == packed) then
+      topic = unpack_topic(name, packed)
+      known.topics[name], remembered = topic, remembered + 1
     end
+    topic = topic or false
     topics[name] = topic
   end
   return topic
@@ -39,57 +50,64 @@ local function save_topic(topic)
     packed = packed .. cmsgpack.pack(topic.waiting)
   end
   if packed ~= topic.packed then
-    call('SET', P .. 't:' .. topic.name, packed)
+    topic.packed = packed
+    call('SET', topic.key, packed)
   end
 end
 
-local function id_position(entry)
-  return tonumber(string.match(entry[1], '^%d+'))
+-- Where in the fields of an entry the text of its first event is.
+local function first_text(entry)
+  return entry[2][1] == 'b' and 4 or 2
 end
 
--- When an event was recorded.
-local function recorded(entry)
-  return tonumber(string.match(entry[2][6], '^%d+'))
+local function count_events(entry)
+  return entry[4] or (#entry[2] - first_text(entry)) / 2 + 1
 end
 
--- The bytes of all events before one, where it says so.
+-- The bytes of all events before an entry, where it says so.
 local function bytes_before(entry)
-  return tonumber(string.match(entry[2][6], ' (%d+)$'))
+  return entry[2][1] == 'b' and tonumber(entry[2][2]) or nil
 end
 
-local function weigh(entry)
-  return #entry[2][2] + #entry[2][4] + EVENT_BYTES
-end
-
--- The bytes of events from one position up to before another, which is near.
-local function weigh_range(topic, from, past)
+-- The bytes of the events of an entry, of the first `count` if that is given.
+local function weigh(entry, count)
+  local fields, from = entry[2], first_text(entry)
   local bytes = 0
-  if from < past then
-    for _, entry in ipairs(call('XRANGE', P .. 'e:' .. topic.name, int(from), int(past - 1))) do
-      bytes = bytes + weigh(entry)
-    end
+  for place = from, count and from + count * 2 - 2 or #fields, 2 do
+    bytes = bytes + #fields[place] + EVENT_BYTES
   end
   return bytes
 end
 
+-- The entry with the event at a position, or nil.
+local function entry_at(topic, position)
+  local entry = call('XREVRANGE', topic.stream, int(position), '-', 'COUNT', 1)[1]
+  return entry and position < id_position(entry) + count_events(entry) and entry or nil
+end
+
 -- Reads from the stream where it begins, what it holds and how old it is, after somebody else has changed it.
 local function measure(topic)
-  local stream = P .. 'e:' .. topic.name
-  local first = call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  local known_first, read = topic.first < topic.next and topic.first or 0, 0
   topic.trimmed, topic.total, topic.oldest, topic.first = 0, 0, NEVER, topic.next
-  if not first then
+  local entry = call('XRANGE', topic.stream, '-', '+', 'COUNT', 1)[1]
+  if not entry then
     return
   end
-  local last = id_position(call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1])
-  topic.first, topic.next, topic.oldest = id_position(first), at_least(topic.next, last + 1), recorded(first)
-  local low, high = math.ceil(topic.first / STRIDE) * STRIDE, math.floor(last / STRIDE) * STRIDE
-  local one, other = call('XRANGE', stream, int(low), int(low))[1], call('XRANGE', stream, int(high), int(high))[1]
-  if one and other and low <= high then
-    topic.trimmed = at_least(bytes_before(one) - weigh_range(topic, topic.first, low), 0)
-    topic.total = bytes_before(other) + weigh_range(topic, high, last + 1)
-  else
-    topic.total = weigh_range(topic, topic.first, last + 1)
+  topic.first, topic.oldest = at_least(id_position(entry), known_first), recorded(entry)
+  -- From either end to the next entry that says how many bytes came before.
+  local bytes = -weigh(entry, at_most(topic.first - id_position(entry), count_events(entry)))
+  while entry and not bytes_before(entry) and read < STRIDE do
+    bytes, read = bytes + weigh(entry), read + 1
+    entry = call('XRANGE', topic.stream, int(id_position(entry) + 1), '+', 'COUNT', 1)[1]
   end
+  topic.trimmed = at_least((entry and bytes_before(entry) or bytes) - bytes, 0)
+  entry, bytes, read = call('XREVRANGE', topic.stream, '+', '-', 'COUNT', 1)[1], 0, 0
+  topic.next = at_least(topic.next, id_position(entry) + count_events(entry))
+  while entry and not bytes_before(entry) and read < STRIDE do
+    bytes, read = bytes + weigh(entry), read + 1
+    entry = call('XREVRANGE', topic.stream, int(id_position(entry) - 1), '-', 'COUNT', 1)[1]
+  end
+  topic.total = (entry and bytes_before(entry) and bytes_before(entry) + weigh(entry) or topic.trimmed) + bytes
 end
 
 -- The topic, made where there is none. One that has lost its state goes on after everything that is known of it.
@@ -101,14 +119,14 @@ local function make_topic(name)
   local ended = tonumber(call('HGET', P .. 'ended', name) or M.highest)
   call('HDEL', P .. 'ended', name)
   topic = {
-    name = name, first = ended + 1, next = ended + 1, total = 0, trimmed = 0, dead = 0, keys = 0, due = NEVER,
-    oldest = NEVER, oldest_key = NEVER, tails = call('EXISTS', P .. 'tails:' .. name), waiting = {},
+    name = name, key = P .. 't:' .. name, stream = P .. 'e:' .. name, first = ended + 1, next = ended + 1, total = 0,
+    trimmed = 0, dead = 0, keys = 0, due = NEVER, oldest = NEVER, oldest_key = NEVER,
+    tails = call('EXISTS', P .. 'tails:' .. name), waiting = {},
   }
   for _, group in ipairs(call('HVALS', P .. 'tg:' .. name)) do
     local incarnation, floor = string.match(group, '^(%d+) (%d+)')
-    local head = call('ZRANGE', P .. 'w:' .. incarnation, 0, 0)[1]
-    if head then
-      table.insert(topic.waiting, { tonumber(incarnation), tonumber(head) })
+    if call('HSTRLEN', P .. 'g:' .. incarnation, 'queue') > 0 then
+      table.insert(topic.waiting, tonumber(incarnation))
     end
     topic.next, topic.due = at_least(topic.next, tonumber(floor) + 1), 0
   end
@@ -120,7 +138,7 @@ local function make_topic(name)
     arm('t:' .. name, 0)
   end
   M.topics, M.changed = M.topics + 1, true
-  topics[name] = topic
+  topics[name], known.topics[name], remembered = topic, topic, remembered + 1
   return topic
 end
 
@@ -147,28 +165,38 @@ local function arm_topic(topic, at)
   end
 end
 
--- The entry at a position, or nil.
-local function entry_at(topic, position)
-  return call('XRANGE', P .. 'e:' .. topic.name, int(position), int(position))[1]
-end
-
--- Entries from a position on, which is retained: at most `limit` and about `STEP_BYTES`, but one in any case. `average` is
--- what one weighs; since some weigh more, pages begin small and grow.
+-- The entries with the events from a position on, which is retained: at most about `limit` events and `STEP_BYTES`, but one in
+-- any case. `average` is what an event weighs; since some weigh more, pages begin small and grow.
 local function entries_from(key, from, limit, average)
-  local found, bytes, most = {}, 0, average <= 2048 and limit or 4
-  while #found < limit and bytes < STEP_BYTES do
-    local page = call('XRANGE', key, int(from), '+', 'COUNT', at_most(limit - #found, most))
-    for _, entry in ipairs(page) do
-      bytes = bytes + #entry[2][2] + #entry[2][4]
+  local found, events, bytes, each, most = {}, 0, 0, 1, average <= 2048 and limit or 4
+  local function add(entry)
+    each = count_events(entry)
+    local past = id_position(entry) + each
+    if past > from then
+      bytes = bytes + weigh(entry)
       if bytes > STEP_BYTES and #found > 0 then
+        return false
+      end
+      found[#found + 1], events, from = entry, events + past - from, past
+    end
+    return true
+  end
+  -- The first may lie in the middle of an entry.
+  local page = call('XREVRANGE', key, int(from), '-', 'COUNT', 1)
+  while page do
+    for _, entry in ipairs(page) do
+      if not add(entry) then
         return found
       end
-      found[#found + 1] = entry
     end
+    if events >= limit then
+      break
+    end
+    local asked = at_most(math.ceil((limit - events) / each), most)
+    page, most = call('XRANGE', key, int(from), '+', 'COUNT', asked), most * 2
     if #page == 0 then
       break
     end
-    from, most = id_position(page[#page]) + 1, most * 2
   end
   return found
 end
@@ -204,9 +232,9 @@ local function bytes_until(topic, position)
   end
   -- One that is heavy says so itself, so what is read on the way back is light.
   local entry = entry_at(topic, position)
-  local bytes = 0
+  local bytes = entry and weigh(entry, position - id_position(entry)) or 0
   while entry and not bytes_before(entry) do
-    position = position - 1
+    position = id_position(entry) - 1
     if position < topic.first then
       return topic.trimmed + bytes
     end

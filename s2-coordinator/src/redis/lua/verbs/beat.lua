@@ -1,18 +1,12 @@
--- beat (<incarnation> <consumer> <waits>)*: a sign of life. Answers with the epoch of the fleet, when something is due, which of the groups are not as the process believes, and the time.
+-- beat (<incarnation> <consumer> <waits>)*: a sign of life. Answers with the epoch of the fleet, when something is due, which
+-- of the groups are not as the process believes, and the time.
 local function verb()
   local wrong = {}
   for place = 5, #ARGV, 3 do
     local group = find_group(tonumber(ARGV[place]), tonumber(ARGV[place + 1]))
     local member = group and find_member(group, tonumber(ARGV[place + 1]))
-    local queued = member and member.wait and
-      call('ZSCORE', P .. 'w:' .. ARGV[place], ARGV[place + 1])
-    if not member or member.gone or ARGV[place + 2] == '1' and not queued then
+    if not member or member.gone or ARGV[place + 2] == '1' and not member.wait then
       wrong[#wrong + 1] = tonumber(ARGV[place])
-      -- The queue is gone, but not the member: it registers anew.
-      if member and member.wait and not queued then
-        member.wait = false
-        save_member(group, tonumber(ARGV[place + 1]), member)
-      end
     end
   end
   if #ARGV > 4 then

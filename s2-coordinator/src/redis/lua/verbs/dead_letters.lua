@@ -9,7 +9,7 @@ local function verb()
       return { 'ok', answers, answers[#answers][1] }
     end
     event = cmsgpack.unpack(event)
-    answers[#answers + 1] = { each[1], each[3], event[1], event[2], event[3] }
+    answers[#answers + 1] = { each[1], each[3], event[1], event[2] }
   end
   return { 'ok', answers, after }
 end

@@ -19,12 +19,14 @@ local function create(topic, name, listed)
   -- Its dead letters know it by its number; its receipts are void, since members get new ones.
   local incarnation = listed and tonumber(string.match(listed, '^%d+')) or number()
   local group = {
-    name = name, topic = topic.name, cursor = first, floor = first - 1, first = first, deliveries = C.deliveries,
-    members = 0, in_flight = 0, returning = 0, ready = 0, suspects = 0, waiting = 0, idle = NEVER, expired = false,
+    name = name, topic = topic.name, packed = false, known_members = {}, gap_count = 0, cursor = first,
+    floor = first - 1, first = first, deliveries = C.deliveries,
+    members = 0, in_flight = 0, returning = 0, ready = 0, suspects = 0, idle = NEVER, expired = false,
     lost = 0, due = NEVER, revived = 0, gaps = {}, incarnation = incarnation, key = P .. 'g:' .. int(incarnation),
-    pages = {}, loaded_members = {}, extras = {}, letters = {}, changed = {}, removed = {}, recorded = false,
+    index = P .. 'due:' .. int(incarnation), recorded = false,
   }
-  groups[incarnation] = group
+  open_group(group, '')
+  known.groups[incarnation], remembered = group, remembered + 1
   local params = { 'group', name, 'incarnation', incarnation, 'starts_at', first }
   if not listed and not again then
     journal { component = 'bus', operation = 'group_created', subject = topic.name, params = params }
@@ -37,10 +39,10 @@ local function create(topic, name, listed)
     end
   end
   if listed then
-    for _, index in ipairs({ 'ready:', 'suspects:', 'due:', 'w:' }) do
+    for _, index in ipairs({ 'ready:', 'suspects:', 'due:' }) do
       call('DEL', P .. index .. int(incarnation))
     end
-    list_waiting(topic, group)
+    list_waiting(topic, incarnation, false)
   end
   return group
 end

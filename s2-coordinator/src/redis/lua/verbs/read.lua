@@ -19,9 +19,13 @@ local function verb()
   end
   local out = {}
   for _, entry in ipairs(from < next_ and entries_from(key, from, limit, average) or {}) do
-    local fields, place = entry[2], #out
-    out[place + 1], out[place + 2] = id_position(entry), fields[2]
-    out[place + 3], out[place + 4] = fields[5] and fields[4] or '', fields[6] or fields[4]
+    local nth = at_least(from - id_position(entry), 0)
+    local place = first_text(entry) + nth * 2
+    local run = { event_id(entry, nth) }
+    while entry[2][place] and limit > 0 do
+      run[#run + 1], place, limit = entry[2][place], place + 2, limit - 1
+    end
+    out[#out + 1] = run
   end
   if #out == 0 and start == 'tail' then
     call('SADD', P .. 'tails:' .. name, CHANNEL)

@@ -32,14 +32,14 @@ local function verb()
       break
     end
     local event = cmsgpack.unpack(call('HGET', P .. 'letter:events', int(id)))
-    bytes = bytes + #event[1] + #event[2]
+    bytes = bytes + #event[2]
     journal_letter('redrive', id, header)
     call('ZADD', P .. 'redriven', now, int(id))
     arm('redriven', now + C.window)
     drop_letter(id, header)
     local topic, group = make_topic(header[1]), find_group(header[3])
     local cell = {
-      position = header[5], letter = { '', event[1], event[2], event[3] }, state = DEAD, consumer = 0,
+      position = header[5], letter = { '', event[1], event[2] }, state = DEAD, consumer = 0,
       delivery = header[11], born = header[11], attempts = 0, since = now, at = 0, extra = true, suspect = false,
     }
     group.revived = group.revived + (find_letter(group, cell.position) and 0 or 1)

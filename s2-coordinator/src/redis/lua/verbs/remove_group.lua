@@ -10,14 +10,15 @@ local function verb()
   call('HDEL', P .. 'tg:' .. topic.name, name)
   call('ZREMRANGEBYRANK', P .. 'removed', 0, -10001)
   call('ZADD', P .. 'removed', now, text)
-  for _, consumer in ipairs(call('ZRANGE', P .. 'w:' .. text, 0, -1)) do
-    local member = group and find_member(group, tonumber(consumer))
+  for place = 1, group and #group.queue or 0, QUEUED_BYTES do
+    local consumer = struct.unpack(QUEUED, group.queue, place)
+    local member = find_member(group, consumer)
     if member and member.wait then
-      push(member.channel, { 'delivered', tonumber(consumer), member.wait[1], false })
+      push(member.channel, { consumer, member.wait[1] })
     end
   end
-  call('UNLINK', P .. 'g:' .. text, P .. 'ready:' .. text, P .. 'suspects:' .. text, P .. 'due:' .. text, P .. 'w:' .. text)
-  list_waiting(topic, { incarnation = tonumber(text) })
+  call('UNLINK', P .. 'g:' .. text, P .. 'ready:' .. text, P .. 'suspects:' .. text, P .. 'due:' .. text)
+  list_waiting(topic, tonumber(text), false)
   groups[tonumber(text)] = false
   journal {
     component = 'bus', operation = 'group_removed', subject = topic.name,

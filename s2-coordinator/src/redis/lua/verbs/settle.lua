@@ -41,7 +41,8 @@ local function commit(topic, group, position, said, from, count)
   local out = {}
   for nth, answer in ipairs(answers) do
     local duplicate = type(answer) == 'table'
-    out[nth] = { duplicate and answer[2] or ARGV[from + (nth - 1) * 6 + 3], duplicate and answer[1] or answer, duplicate and 1 or 0 }
+    local id = duplicate and answer[2] or id_of(ARGV[from + (nth - 1) * EVENT_PARTS + 1])
+    out[nth] = { id, duplicate and answer[1] or answer, duplicate and 1 or 0 }
   end
   local cell = find_cell(group, position)
   if not cell then
@@ -106,10 +107,10 @@ local function end_run(topic, run)
   write_run(run)
   if run.settled > 0 then
     local group = run.group
-    group.in_flight = group.in_flight - run.settled
+    group.in_flight = at_least(group.in_flight - run.settled, 0)
     local member = find_member(group, run.consumer)
     if member then
-      member.in_flight = member.in_flight - run.settled
+      member.in_flight = at_least(member.in_flight - run.settled, 0)
       save_member(group, run.consumer, member)
     end
     run.settled, run.raw = 0, nil
@@ -122,7 +123,7 @@ local function settle(topic, group, consumer, position, delivery, verb, place)
   local said, events, last, reason
   if verb == 'commit' then
     said, events = ARGV[place], tonumber(ARGV[place + 1])
-    last = place + 2 + events * 6
+    last = place + 2 + events * EVENT_PARTS
   elseif verb == 'nack' then
     reason, last = ARGV[place + 2] == '1' and ARGV[place + 3], place + 4
   elseif verb == 'dead' then
@@ -160,9 +161,15 @@ local function ack_alike(run, position, delivery, count)
   end
   local page, _, offset = page_of(group, position)
   local n = at_most(count, PAGE - position % PAGE)
-  local raw = string.sub(page, offset + 1, offset + CELL_BYTES)
-  if string.sub(page, offset + 1, offset + n * CELL_BYTES) ~= string.rep(raw, n) or
-    not ack_in_run(run, position, delivery) then
+  if not (n == PAGE and page == run.whole) then
+    local raw = string.sub(page, offset + 1, offset + CELL_BYTES)
+    local all = string.rep(raw, n)
+    if (n == PAGE and page or string.sub(page, offset + 1, offset + n * CELL_BYTES)) ~= all then
+      return 0
+    end
+    run.whole = all
+  end
+  if not ack_in_run(run, position, delivery) then
     return 0
   end
   run.count = run.count + n - 1

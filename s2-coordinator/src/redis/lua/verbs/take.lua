@@ -8,8 +8,7 @@ local function replay(topic, group, consumer, ranges)
       local cell = find_cell(group, position)
       local event = cell and cell.state == IN_FLIGHT and cell.consumer == consumer and event_of(topic, cell)
       if event then
-        out[#out + 1] =
-          { 'one', struct.pack(INFO, position, cell.delivery, cell.attempts, cell.at), event[1], event[2], event[3] }
+        out[#out + 1] = { cell.delivery, cell.attempts, cell.at, event[1], event[2] }
       end
     end
   end
@@ -29,7 +28,6 @@ local function verb()
   elseif ticket <= member.done then
     return { 'superseded' }
   end
-  member.done, member.channel = at_least(member.done, done), CHANNEL
   local out
   for _, answer in ipairs(member.answers) do
     if answer[1] == ticket then
@@ -40,6 +38,7 @@ local function verb()
       end
     end
   end
+  member.done, member.channel = at_least(member.done, done), CHANNEL
   out = out or hand_out(topic, group, consumer, member, max, ticket)
   if #out == 0 and not wait then
     member.done = ticket
@@ -47,11 +46,10 @@ local function verb()
   if #out > 0 or not wait then
     stop_waiting(topic, group, consumer, member)
   else
-    start_waiting(topic, group, consumer)
+    start_waiting(topic, group, consumer, member, ticket, max)
   end
-  member.wait = #out == 0 and wait and { ticket, max } or false
   save_member(group, consumer, member)
   -- Whoever was woken for more than it could take passes the word on.
   serve(topic, group)
-  return { 'ok', cmsgpack.pack(out) }
+  return { 'ok', out }
 end
