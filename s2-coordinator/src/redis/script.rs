@@ -51,7 +51,8 @@ pub(super) struct Library {
 
 impl Library {
     pub(super) fn new(scripts: impl Iterator<Item = &'static Script>) -> Self {
-        let mut source = PRELUDE.join("\n");
+        let settings = numbers(&Config::default(), Duration::ZERO).map(|(name, _)| name).join("', '");
+        let mut source = format!("local SETTINGS = {{ '{settings}' }}\n{}", PRELUDE.join("\n"));
         for Script { name, body, frees } in scripts {
             let flags = if *frees { "'allow-oom'" } else { "" };
             source.push_str(&format!(
@@ -84,29 +85,34 @@ const PRELUDE: [&str; 11] = [
     include_str!("lua/prelude/finish.lua"),
 ];
 
-/// The settings as text: each process says with each call how its fleet behaves.
-pub(super) fn settings(config: &Config, gone_after: Duration) -> String {
+/// The settings in the order in which each call says them: times in µs, sizes in bytes.
+fn numbers(config: &Config, gone_after: Duration) -> [(&'static str, Option<u64>); 16] {
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    let optional = |age: Option<Duration>| age.map_or_else(|| "none".to_owned(), |age| micros(age).to_string());
     let limits = &config.limits;
-    let numbers = [
-        ("ack_timeout", micros(config.ack_timeout)),
-        ("deliveries", config.deliveries.into()),
-        ("backoff_base", micros(config.backoff.base)),
-        ("backoff_max", micros(config.backoff.max)),
-        ("window", micros(config.idempotency_window)),
-        ("group_expiry", micros(config.group_expiry)),
-        ("gone_after", micros(gone_after)),
-        ("topic_bytes", config.topics.bytes),
-        ("journal_bytes", config.journal.bytes),
-        ("backlog_bytes", limits.backlog_bytes),
-        ("topics", limits.topics as u64),
-        ("groups", limits.groups as u64),
-        ("escalations", limits.escalations as u64),
-        ("settles", limits.settles),
-    ];
-    let exact = |number: u64| number.min(Timestamp::MAX.as_micros());
-    let mut text = numbers.map(|(name, number)| format!("{name}={}", exact(number))).join(" ");
-    text.push_str(&format!(" topic_age={} journal_age={}", optional(config.topics.age), optional(config.journal.age)));
-    text
+    [
+        ("ack_timeout", Some(micros(config.ack_timeout))),
+        ("deliveries", Some(config.deliveries.into())),
+        ("backoff_base", Some(micros(config.backoff.base))),
+        ("backoff_max", Some(micros(config.backoff.max))),
+        ("window", Some(micros(config.idempotency_window))),
+        ("group_expiry", Some(micros(config.group_expiry))),
+        ("gone_after", Some(micros(gone_after))),
+        ("topic_bytes", Some(config.topics.bytes)),
+        ("topic_age", config.topics.age.map(micros)),
+        ("journal_bytes", Some(config.journal.bytes)),
+        ("journal_age", config.journal.age.map(micros)),
+        ("backlog_bytes", Some(limits.backlog_bytes)),
+        ("topics", Some(limits.topics as u64)),
+        ("groups", Some(limits.groups as u64)),
+        ("escalations", Some(limits.escalations as u64)),
+        ("settles", Some(limits.settles)),
+    ]
+}
+
+/// The settings as text: each process says with each call how its fleet behaves, in as few bytes as possible.
+pub(super) fn settings(config: &Config, gone_after: Duration) -> String {
+    // Scripts keep 53 bits of a number.
+    let exact = |number: u64| number.min(Timestamp::MAX.as_micros()).to_string();
+    let text = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), exact);
+    numbers(config, gone_after).map(|(_, number)| text(number)).join(" ")
 }

@@ -66,9 +66,10 @@ end
 local settings = {}
 
 local function read_settings(text)
-  local read = {}
-  for name, value in string.gmatch(text, '(%S+)=(%S+)') do
-    read[name] = tonumber(value) or false
+  local read, nth = {}, 0
+  for value in string.gmatch(text, '%S+') do
+    nth = nth + 1
+    read[SETTINGS[nth]] = tonumber(value) or false
   end
   settings[text] = read
   return read
