@@ -920,6 +920,21 @@ async fn a_deleted_entry_takes_what_lies_with_it_and_nothing_else() {
     assert_eq!(delivery.event.position.get(), 16);
 }
 
+/// A process that publishes once and ends leaves nothing behind for ever but its event.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_to_a_process_that_ends_at_once_are_forgotten() {
+    let server = RedisServer::start_volatile();
+    for _ in 0..3 {
+        store(&server).await.bus().publish_one(&event(ORDERS)).await.expect("published");
+    }
+    let answers = server.command(&["KEYS", "s2:*:q:*"]);
+    assert_eq!(answers.lines().count(), 3);
+    for key in answers.lines() {
+        let kept: i64 = server.command(&["PTTL", key]).parse().expect("milliseconds");
+        assert!(kept > 0, "{key} stays for ever: {kept}");
+    }
+}
+
 /// One connection that breaks is replaced by one, not by a thousand.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_connection_is_replaced_once() {

@@ -63,10 +63,12 @@ local function pack_member(member)
   return member.packed
 end
 
--- What a step learns and changes of a group, on top of its state.
+-- What a step learns and changes of a group, on top of its state: `changed` are the fields to write, or false to delete.
 local function open_group(group, queue)
-  group.queue, group.pages, group.loaded_members, group.extras, group.letters = queue, {}, {}, {}, {}
-  group.changed, group.removed = {}, {}
+  group.queue, group.pages, group.loaded_members, group.changed = queue, {}, {}, {}
+  if not group.extras or next(group.extras) or next(group.letters) then
+    group.extras, group.letters = {}, {}
+  end
   groups[group.incarnation] = group
   return group
 end
@@ -119,11 +121,11 @@ local function find_group(incarnation, consumer, from, to)
 end
 
 local function change(group, field, value)
-  group.changed[field], group.removed[field] = value, nil
+  group.changed[field] = value
 end
 
 local function remove(group, field)
-  group.changed[field], group.removed[field] = nil, true
+  group.changed[field] = false
 end
 
 local function find_member(group, consumer)

@@ -29,43 +29,41 @@ local function next_returning(group, member)
   return tonumber(ready or suspect or nil)
 end
 
--- Runs of at most `limit` events of a topic in a row from a position on, each as the id of the first and the texts, appended to
--- `out` after what is `said` of them. Answers where they begin, where they end, and their bytes.
-local function read_runs(topic, from, limit, out, said)
+-- Appends runs of at most `limit` events of a topic in a row from a position on to `out`, to be handled by a deadline. Answers
+-- where there are any, where they end, and their bytes; nothing is appended if they begin later than asked for.
+local function read_runs(topic, from, limit, deadline, out)
   -- What this step has written itself, or what the stream has.
   local entries = topic.written
   if not entries or not entries[1] or entries[1][3] > from then
     entries = entries_from(topic.stream, from, at_most(limit, topic.next - from), average_of(topic))
   end
-  local first, past, bytes = nil, nil, 0
+  local past, bytes = from, 0
   for _, entry in ipairs(entries) do
     local position = id_position(entry)
     local beyond = position + count_events(entry)
-    if not first and beyond > from then
-      first = at_least(position, from)
-      past = first
-    end
-    if first and (position > past or past - first >= limit or bytes >= STEP_BYTES) then
+    if position > past and past == from then
+      return position
+    elseif position > past or past - from >= limit or bytes >= STEP_BYTES then
       -- The last for now, or somebody has deleted some in between.
       break
-    elseif first then
+    elseif beyond > past then
       local fields, nth = entry[2], past - position
       local place = first_text(entry) + nth * 2
-      local run = { said[1], said[2], said[3], nth == 0 and entry[1] or event_id(entry, nth) }
-      beyond = at_most(beyond, first + limit)
+      local run = { 1, 1, deadline, nth == 0 and entry[1] or event_id(entry, nth) }
+      beyond = at_most(beyond, from + limit)
       for _ = past, beyond - 1 do
         run[#run + 1], bytes, place = fields[place], bytes + #fields[place], place + 2
       end
       out[#out + 1], past = run, beyond
     end
   end
-  return first or topic.next, past or topic.next, bytes
+  return past > from and from or topic.next, past, bytes
 end
 
 -- Fresh events for a member, as many as there are in a row. Answers how many, and their bytes.
-local function take_fresh(topic, group, consumer, member, max, out, ranges)
-  local from, deadline, runs = group.cursor, now + member.timeout, {}
-  local first, past, bytes = read_runs(topic, from, max, runs, { 1, 1, deadline })
+local function take_fresh(topic, group, consumer, member, max, out, answer)
+  local from, deadline = group.cursor, now + member.timeout
+  local first, past, bytes = read_runs(topic, from, max, deadline, out)
   if first > from then
     table.insert(group.gaps, { from, first - 1 })
     group.cursor = first
@@ -78,10 +76,7 @@ local function take_fresh(topic, group, consumer, member, max, out, ranges)
   end
   local count = past - from
   fill(group, from, count, struct.pack(CELL, IN_FLIGHT, 0, consumer, 1, 0, 1, now, deadline))
-  for _, run in ipairs(runs) do
-    out[#out + 1] = run
-  end
-  ranges[#ranges + 1], ranges[#ranges + 2] = from, count
+  answer[#answer + 1], answer[#answer + 2] = from, count
   group.cursor = from + count
   group.in_flight = group.in_flight + count
   member.in_flight = member.in_flight + count
@@ -94,7 +89,7 @@ local function take_fresh(topic, group, consumer, member, max, out, ranges)
 end
 
 -- Hands an event out again. Answers how many, and their bytes.
-local function take_returning(topic, group, consumer, member, position, out, ranges)
+local function take_returning(topic, group, consumer, member, position, out, answer)
   local cell = find_cell(group, position)
   local event = cell and event_of(topic, cell)
   if not event then
@@ -117,22 +112,23 @@ local function take_returning(topic, group, consumer, member, position, out, ran
   hold(group, consumer, member.name, cell.suspect)
   arm_cell(topic, group, cell, cell.at)
   out[#out + 1] = { cell.delivery, cell.attempts, cell.at, event[1], event[2] }
-  ranges[#ranges + 1], ranges[#ranges + 2] = position, 1
+  answer[#answer + 1], answer[#answer + 2] = position, 1
   return 1, #event[2]
 end
 
 -- Hands out at most `max` events. Answers with {delivery, attempts, deadline, id of the first, text, …} for each run of events
 -- that are alike in this, and the bytes of all. Remembers it under the ticket.
 local function hand_out(topic, group, consumer, member, max, ticket)
-  local out, ranges, taken, bytes = {}, {}, 0, 0
+  -- The answer as it is remembered: the ticket, then first position and number of each run.
+  local out, answer, taken, bytes = {}, { ticket }, 0, 0
   while taken < max and bytes < STEP_BYTES and has_offer(topic, group, member) do
     local position = next_returning(group, member)
     if position then
-      local returned, weight = take_returning(topic, group, consumer, member, position, out, ranges)
+      local returned, weight = take_returning(topic, group, consumer, member, position, out, answer)
       taken, bytes = taken + returned, bytes + weight
     elseif group.cursor < topic.next then
       local room = at_most(max - taken, member.prefetch - member.in_flight)
-      local fresh, weight = take_fresh(topic, group, consumer, member, room, out, ranges)
+      local fresh, weight = take_fresh(topic, group, consumer, member, room, out, answer)
       taken, bytes = taken + fresh, bytes + weight
       if fresh > 0 and fresh < room then
         break
@@ -145,7 +141,7 @@ local function hand_out(topic, group, consumer, member, max, ticket)
         table.remove(member.answers, nth)
       end
     end
-    table.insert(member.answers, { ticket, ranges })
+    table.insert(member.answers, answer)
     save_member(group, consumer, member)
   end
   return out, bytes
@@ -200,8 +196,8 @@ local function cancel(group, consumer, member, ticket)
     local answer = member.answers[nth]
     if answer[1] == ticket then
       table.remove(member.answers, nth)
-      for place = 1, #answer[2], 2 do
-        for position = answer[2][place], answer[2][place] + answer[2][place + 1] - 1 do
+      for place = 2, #answer, 2 do
+        for position = answer[place], answer[place] + answer[place + 1] - 1 do
           local cell = find_cell(group, position)
           if cell and cell.state == IN_FLIGHT and cell.consumer == consumer then
             unindex(group, cell)
@@ -227,11 +223,11 @@ local function serve(topic, group)
       set_queue(topic, group, string.sub(group.queue, 1, place - 1) .. string.sub(group.queue, place + QUEUED_BYTES))
     else
       local ticket, max = member.wait[1], member.wait[2]
-      local out, bytes = {}, 0
+      local out, bytes
       if has_offer(topic, group, member) then
         out, bytes = hand_out(topic, group, consumer, member, max, ticket)
       end
-      if #out == 0 then
+      if not out or #out == 0 then
         place = place + QUEUED_BYTES
       else
         stop_waiting(topic, group, consumer, member)

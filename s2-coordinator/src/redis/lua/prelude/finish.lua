@@ -12,12 +12,16 @@ local function save()
       end
       for field, value in pairs(group.changed) do
         local kind = string.byte(field)
-        if kind == 109 then -- m
-          value = pack_member(value)
-        elseif kind ~= 112 and kind ~= 113 then -- p, q
-          value = cmsgpack.pack(value)
+        if not value then
+          call('HDEL', group.key, field)
+        else
+          if kind == 109 then -- m
+            value = pack_member(value)
+          elseif kind ~= 112 and kind ~= 113 then -- p, q
+            value = cmsgpack.pack(value)
+          end
+          fields[#fields + 1], fields[#fields + 2] = field, value
         end
-        fields[#fields + 1], fields[#fields + 2] = field, value
         if #fields >= 1000 then
           call('HSET', group.key, unpack(fields))
           fields = {}
@@ -25,9 +29,6 @@ local function save()
       end
       if #fields > 0 then
         call('HSET', group.key, unpack(fields))
-      end
-      for field in pairs(group.removed) do
-        call('HDEL', group.key, field)
       end
       if group.floor ~= group.recorded then
         call('HSET', P .. 'tg:' .. group.topic, group.name, int(group.incarnation) .. ' ' .. int(group.floor))
@@ -55,9 +56,10 @@ local function step(verb)
       return { 'again' }
     end
     local lane, request = string.match(ARGV[3], '^(%d+) (%d+)$')
+    local before
     if lane then
       request = tonumber(request)
-      local before = call('HGET', P .. 'q:' .. CALLER, lane)
+      before = call('HGET', P .. 'q:' .. CALLER, lane)
       local last = before and struct.unpack('>I7', before) or 0
       if last >= request then
         save()
@@ -67,6 +69,9 @@ local function step(verb)
     local answer = verb()
     if lane then
       call('HSET', P .. 'q:' .. CALLER, lane, struct.pack('>I7', request) .. cmsgpack.pack(answer))
+      if not before then
+        keep_answers()
+      end
     end
     save()
     return answer

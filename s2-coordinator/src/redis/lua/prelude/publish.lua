@@ -116,22 +116,23 @@ local function plan(list, from, count)
   if wrong then
     return nil, wrong
   end
-  -- The bytes that each topic gets, by its name; the names in order.
-  local plans, adds, replaced, seen = {}, {}, nil, nil
+  -- The bytes that each topic gets, by its name, and the names in order, where there are several.
+  local plans, adds, replaced, seen = {}, nil, nil, nil
   local name, topic, bytes
   for nth = 0, count - 1 do
     local base = from + nth * EVENT_PARTS
     if list[base] ~= name then
       if name then
+        adds = adds or { name }
         adds[name] = bytes
       end
       name = list[base]
-      topic, bytes = find_topic(name), adds[name]
+      topic, bytes = find_topic(name), adds and adds[name] or 0
       if topic then
         expire_keys(topic)
       end
-      if not bytes then
-        adds[#adds + 1], bytes = name, 0
+      if adds and not adds[name] then
+        adds[#adds + 1] = name
       end
     end
     local head, what = list[base + 1], nil
@@ -164,9 +165,11 @@ local function plan(list, from, count)
     end
     plans[nth] = what
   end
-  if name then
-    adds[name] = bytes
+  if not adds then
+    wrong = bytes and bytes > 0 and check_backlog(topic, name, bytes)
+    return not wrong and plans, wrong or replaced
   end
+  adds[name] = bytes
   for _, each in ipairs(adds) do
     wrong = adds[each] > 0 and check_backlog(find_topic(each), each, adds[each])
     if wrong then

@@ -175,6 +175,11 @@ local function show_life()
   end
 end
 
+-- What the calling process was answered is kept as long as it lives, and then for the window of idempotency.
+local function keep_answers()
+  call('PEXPIRE', P .. 'q:' .. CALLER, math.floor(C.window / 1000) + 60000)
+end
+
 -- Tells a process something; answers whether it listens on that connection. It is told either of deliveries, by
 -- {consumer, ticket, deliveries}, the last unless they are to be fetched, or that a topic goes on, by {name}.
 local function push(channel, message)

@@ -1,10 +1,10 @@
 -- take <incarnation> <consumer> <ticket> <done> <max> <wait>
 
 -- What was handed out under a ticket before and is still in the hands of the member.
-local function replay(topic, group, consumer, ranges)
+local function replay(topic, group, consumer, answer)
   local out = {}
-  for place = 1, #ranges, 2 do
-    for position = ranges[place], ranges[place] + ranges[place + 1] - 1 do
+  for place = 2, #answer, 2 do
+    for position = answer[place], answer[place] + answer[place + 1] - 1 do
       local cell = find_cell(group, position)
       local event = cell and cell.state == IN_FLIGHT and cell.consumer == consumer and event_of(topic, cell)
       if event then
@@ -31,7 +31,7 @@ local function verb()
   local out
   for _, answer in ipairs(member.answers) do
     if answer[1] == ticket then
-      out = replay(topic, group, consumer, answer[2])
+      out = replay(topic, group, consumer, answer)
       if #out == 0 then
         -- All of it has ended: whoever asks asked long ago.
         return { 'superseded' }
