@@ -83,6 +83,9 @@ local function load_member(group, consumer, packed)
   return member or false
 end
 
+-- Writes down what was handed out of a group without looking at it.
+local write_down
+
 -- A group with a member and the pages of some positions, all read at once.
 local function find_group(incarnation, consumer, from, to)
   local group = groups[incarnation]
@@ -116,6 +119,10 @@ local function find_group(incarnation, consumer, from, to)
   load_member(group, member, values[3])
   for page = first, last do
     group.pages[page] = values[4 + page - first] or BLANK
+  end
+  local topic = find_topic(group.topic)
+  if topic then
+    write_down(topic, group)
   end
   return group
 end

@@ -60,6 +60,21 @@ local function read_runs(topic, from, limit, deadline, out)
   return past > from and from or topic.next, past, bytes
 end
 
+-- Notes that a member has fresh events since `at`; `answer` is what is remembered of it.
+local function hold_fresh(topic, group, consumer, member, from, count, at, answer)
+  local deadline = at + member.timeout
+  fill(group, from, count, struct.pack(CELL, IN_FLIGHT, 0, consumer, 1, 0, 1, at, deadline))
+  answer[#answer + 1], answer[#answer + 2] = from, count
+  group.cursor = from + count
+  group.in_flight = group.in_flight + count
+  member.in_flight = member.in_flight + count
+  for nth = math.floor(from / BLOCK), math.floor((from + count - 1) / BLOCK) do
+    arm_block(group, nth, deadline)
+  end
+  group.due = at_most(group.due, deadline)
+  arm_topic(topic, deadline)
+end
+
 -- Fresh events for a member, as many as there are in a row. Answers how many, and their bytes.
 local function take_fresh(topic, group, consumer, member, max, out, answer)
   local from, deadline = group.cursor, now + member.timeout
@@ -74,18 +89,8 @@ local function take_fresh(topic, group, consumer, member, max, out, answer)
     end
     return 0, 0
   end
-  local count = past - from
-  fill(group, from, count, struct.pack(CELL, IN_FLIGHT, 0, consumer, 1, 0, 1, now, deadline))
-  answer[#answer + 1], answer[#answer + 2] = from, count
-  group.cursor = from + count
-  group.in_flight = group.in_flight + count
-  member.in_flight = member.in_flight + count
-  for nth = math.floor(from / BLOCK), math.floor((past - 1) / BLOCK) do
-    arm_block(group, nth, deadline)
-  end
-  group.due = at_most(group.due, deadline)
-  arm_topic(topic, deadline)
-  return count, bytes
+  hold_fresh(topic, group, consumer, member, from, past - from, now, answer)
+  return past - from, bytes
 end
 
 -- Hands an event out again. Answers how many, and their bytes.
@@ -116,6 +121,17 @@ local function take_returning(topic, group, consumer, member, position, out, ans
   return 1, #event[2]
 end
 
+-- Remembers what was handed out under a ticket, until the member says that this has ended.
+local function remember_answer(group, consumer, member, answer)
+  for nth = #member.answers, 1, -1 do
+    if member.answers[nth][1] <= member.done then
+      table.remove(member.answers, nth)
+    end
+  end
+  table.insert(member.answers, answer)
+  save_member(group, consumer, member)
+end
+
 -- Hands out at most `max` events. Answers with {delivery, attempts, deadline, id of the first, text, …} for each run of events
 -- that are alike in this, and the bytes of all. Remembers it under the ticket.
 local function hand_out(topic, group, consumer, member, max, ticket)
@@ -136,13 +152,7 @@ local function hand_out(topic, group, consumer, member, max, ticket)
     end
   end
   if taken > 0 then
-    for nth = #member.answers, 1, -1 do
-      if member.answers[nth][1] <= member.done then
-        table.remove(member.answers, nth)
-      end
-    end
-    table.insert(member.answers, answer)
-    save_member(group, consumer, member)
+    remember_answer(group, consumer, member, answer)
   end
   return out, bytes
 end
@@ -150,7 +160,7 @@ end
 -- Notes in the topic whether anybody of a group waits.
 local function list_waiting(topic, incarnation, waits)
   for nth, listed in ipairs(topic.waiting) do
-    if listed == incarnation then
+    if listed[1] == incarnation then
       if not waits then
         table.remove(topic.waiting, nth)
       end
@@ -158,7 +168,7 @@ local function list_waiting(topic, incarnation, waits)
     end
   end
   if waits then
-    table.insert(topic.waiting, incarnation)
+    table.insert(topic.waiting, { incarnation, false, false })
   end
 end
 
@@ -188,6 +198,44 @@ local function stop_waiting(topic, group, consumer, member)
     place = place + QUEUED_BYTES
   end
   set_queue(topic, group, string.sub(queue, 1, place - 1) .. string.sub(queue, place + QUEUED_BYTES))
+end
+
+function write_down(topic, group)
+  for _, waiting in ipairs(topic.waiting) do
+    local _, offer, grant = unpack(waiting)
+    if waiting[1] == group.incarnation and grant then
+      waiting[2], waiting[3] = false, false
+      local consumer, answer = offer[1], { offer[2] }
+      local member = find_member(group, consumer)
+      -- Unless somebody has deleted what it is about.
+      if member and group.cursor == grant[1] then
+        hold_fresh(topic, group, consumer, member, grant[1], grant[2], grant[3], answer)
+        remember_answer(group, consumer, member, answer)
+        stop_waiting(topic, group, consumer, member)
+      end
+      return
+    end
+  end
+end
+
+-- Notes in the topic what the longest waiter of a group may have of the next events.
+local function offer_next(topic, group)
+  for _, waiting in ipairs(topic.waiting) do
+    if waiting[1] == group.incarnation then
+      local consumer, more = struct.unpack(QUEUED, group.queue), #group.queue > QUEUED_BYTES and 1 or 0
+      local offer = waiting[2]
+      if group.ready > 0 or group.cursor < topic.next then
+        waiting[2] = false
+      elseif offer and offer[1] == consumer and not group.changed['m' .. int(consumer)] then
+        offer[6] = more
+      else
+        local member = find_member(group, consumer)
+        local room = member and member.wait and at_most(member.wait[2], member.prefetch - member.in_flight) or 0
+        waiting[2] = room > 0 and { consumer, member.wait[1], room, member.timeout, member.channel, more }
+      end
+      return
+    end
+  end
 end
 
 -- Gives back what was handed out under a ticket to a caller that is gone: without an attempt.
@@ -237,5 +285,34 @@ local function serve(topic, group)
         end
       end
     end
+  end
+end
+
+-- Hands out what was just published, from a position on, to a group that waits.
+local function serve_waiting(topic, waiting, from)
+  local incarnation, offer, grant = unpack(waiting)
+  local listens, past = false, from
+  local untouched = offer and not grant and groups[incarnation] == nil
+  if untouched and call('EXISTS', P .. 'g:' .. int(incarnation)) == 1 then
+    local out, first, bytes = {}, nil, nil
+    first, past, bytes = read_runs(topic, from, offer[3], now + offer[4], out)
+    past = past or from
+    if first == from and past > from then
+      waiting[3] = { from, past - from, now }
+      arm_topic(topic, now + offer[4])
+      listens = push(offer[5], { offer[1], offer[2], bytes <= PUSHED_BYTES and out or nil })
+    end
+  end
+  if listens and (past == topic.next or offer[6] == 0) then
+    return
+  end
+  local group = find_group(incarnation, nil, from)
+  if group then
+    local member = past > from and not listens and find_member(group, offer[1])
+    if member then
+      -- Where nobody listens, nobody has it.
+      cancel(group, offer[1], member, offer[2])
+    end
+    serve(topic, group)
   end
 end

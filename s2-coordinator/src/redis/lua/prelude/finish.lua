@@ -3,6 +3,9 @@
 local function save()
   for _, group in pairs(groups) do
     if group then
+      if group.queue ~= '' and topics[group.topic] then
+        offer_next(topics[group.topic], group)
+      end
       local fields, packed = {}, pack_group(group)
       if packed ~= group.packed then
         fields, group.packed = { 'state', packed }, packed

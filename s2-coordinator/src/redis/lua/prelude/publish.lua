@@ -257,10 +257,9 @@ local function publish(list, from, count)
       arm_topic(topic, now + C.topic_age)
     end
     for place = #topic.waiting, 1, -1 do
-      local listed = topic.waiting[place]
-      local group = listed and find_group(listed, nil, begun)
-      if group then
-        serve(topic, group)
+      local waiting = position > begun and topic.waiting[place]
+      if waiting then
+        serve_waiting(topic, waiting, begun)
       end
     end
     topic.written = nil
