@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use s2_coordinator::conformance::Fleet;
@@ -14,14 +14,18 @@ use s2_coordinator::{
     EventType, GroupName, IdempotencyKey, Inbox, NewEscalation, NewEvent, Position, Published, Resolution, Retention,
     Settled, Settlement, Start, Subject, Subscribe, Subscription, SwarmId, Topic,
 };
-use s2_tests::redis::RedisFleet;
+use s2_tests::redis::{RedisFleet, waiting};
 use s2_tests::servers::RedisServer;
 use s2_tests::{MemoryFleet, counts};
+use tokio::task::JoinHandle;
 
 const TOPICS: [Topic; 2] = [Topic::from_static("inputs"), Topic::from_static("outputs")];
 const GROUPS: [GroupName; 2] = [GroupName::from_static("one"), GroupName::from_static("two")];
 const KEYS: [IdempotencyKey; 3] =
     [IdempotencyKey::from_static("a"), IdempotencyKey::from_static("b"), IdempotencyKey::from_static("c")];
+
+/// What must come comes within this.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One step of a history. Numbers pick from what there is at that moment.
 #[derive(Clone, Debug)]
@@ -41,6 +45,11 @@ enum Step {
         consumer: usize,
     },
     Take {
+        consumer: usize,
+        max: usize,
+    },
+    /// Waits for as many, until something comes or time passes.
+    Wait {
         consumer: usize,
         max: usize,
     },
@@ -164,6 +173,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => pick.clone().prop_map(|consumer| Step::Close { consumer }),
         8 => (pick.clone(), prop_oneof![2 => 1..4_usize, 1 => 1..50_usize])
             .prop_map(|(consumer, max)| Step::Take { consumer, max }),
+        4 => (pick.clone(), 1..12_usize).prop_map(|(consumer, max)| Step::Wait { consumer, max }),
         8 => (pick.clone(), how()).prop_map(|(held, how)| Step::Settle { held, how }),
         3 => (pick.clone(), 1..40_usize, how()).prop_map(|(from, count, how)| Step::SettleAll { from, count, how }),
         1 => (pick, 1..90_u64).prop_map(|(held, by)| Step::Extend { held, by }),
@@ -183,8 +193,35 @@ struct Side {
     fleet: Box<dyn Fleet>,
     bus: Arc<dyn EventBus>,
     inbox: Arc<dyn Inbox>,
-    consumers: Vec<Subscription>,
+    consumers: Vec<Seat>,
     held: Vec<Delivery>,
+    /// How many wait, where that is not known at once.
+    queue: Option<Queue>,
+}
+
+/// A consumer, and what it waits for.
+struct Seat {
+    subscription: Arc<Subscription>,
+    place: (usize, usize),
+    wait: Option<JoinHandle<Result<Vec<Delivery>, Error>>>,
+}
+
+/// Where a fleet on Redis queues those who wait.
+struct Queue {
+    server: &'static RedisServer,
+    name: SwarmId,
+}
+
+impl Queue {
+    async fn len(&self, bus: &dyn EventBus) -> usize {
+        let mut waits = 0;
+        for topic in &TOPICS {
+            for group in bus.groups(topic).await.expect("groups") {
+                waits += waiting(self.server, &format!("s2:{{{}}}:g:{}", self.name, group.incarnation));
+            }
+        }
+        waits
+    }
 }
 
 fn start(begin: Begin) -> Start {
@@ -249,9 +286,65 @@ fn of_attempt(attempt: &Attempt) -> String {
 }
 
 impl Side {
-    fn new(fleet: Box<dyn Fleet>) -> Self {
+    fn new(fleet: Box<dyn Fleet>, queue: Option<Queue>) -> Self {
         let (bus, inbox) = (fleet.bus(), fleet.inbox().expect("an inbox"));
-        Self { fleet, bus, inbox, consumers: Vec::new(), held: Vec::new() }
+        Self { fleet, bus, inbox, consumers: Vec::new(), held: Vec::new(), queue }
+    }
+
+    /// Waits until the backend knows who waits.
+    async fn registered(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            for _ in 0..50 {
+                tokio::task::yield_now().await;
+            }
+            let Some(queue) = &self.queue else { return };
+            let waits = self.consumers.iter().filter_map(|seat| seat.wait.as_ref());
+            if queue.len(&*self.bus).await == waits.filter(|wait| !wait.is_finished()).count() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the queue is not as it should be");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn wait(&mut self, consumer: usize, max: usize) {
+        let Some(nth) = Self::pick(&self.consumers, consumer) else { return };
+        // Who of a group is first when room and events come in one step, is nobody's promise.
+        let place = self.consumers[nth].place;
+        if self.consumers.iter().any(|seat| seat.place == place && seat.wait.is_some()) {
+            return;
+        }
+        let subscription = Arc::clone(&self.consumers[nth].subscription);
+        self.consumers[nth].wait = Some(tokio::spawn(async move { subscription.next_batch(max).await }));
+        self.registered().await;
+    }
+
+    /// Nobody waits any more: what would come while time passes, comes at other times in memory than on Redis.
+    async fn stop_waiting(&mut self) {
+        let waits: Vec<_> = self.consumers.iter_mut().filter_map(|seat| seat.wait.take()).collect();
+        if !waits.is_empty() {
+            waits.iter().for_each(JoinHandle::abort);
+            for wait in waits {
+                assert!(wait.await.is_err_and(|error| error.is_cancelled()), "nothing came");
+            }
+            self.registered().await;
+        }
+    }
+
+    /// What a wait came to.
+    async fn waited(&mut self, nth: usize) -> String {
+        let wait = self.consumers[nth].wait.take().expect("it waits");
+        let answer = tokio::time::timeout(PATIENCE, wait).await.expect("something comes").expect("no panic");
+        answer
+            .map_or_else(|error| told(&error), |deliveries| deliveries.into_iter().map(|one| self.hold(one)).collect())
+    }
+
+    fn hold(&mut self, delivery: Delivery) -> String {
+        let (attempt, number, deadline) = (delivery.attempt, delivery.receipt.delivery(), delivery.deadline);
+        let told = format!("{} {attempt} {number} {deadline}; ", of_event(&delivery.event));
+        self.held.push(delivery);
+        told
     }
 
     fn pick<T>(from: &[T], nth: usize) -> Option<usize> {
@@ -285,17 +378,27 @@ impl Side {
                 how.deliveries = *deliveries;
                 match self.bus.subscribe(&how).await {
                     Ok(subscription) => {
-                        self.consumers.push(subscription);
+                        self.consumers.push(Seat {
+                            subscription: Arc::new(subscription),
+                            place: (*topic, *group),
+                            wait: None,
+                        });
                         "subscribed".to_owned()
                     }
                     Err(error) => told(&error),
                 }
             }
             Step::Close { consumer } => match Self::pick(&self.consumers, *consumer) {
-                Some(nth) => said(&self.consumers.swap_remove(nth).close().await, |()| "closed".to_owned()),
+                Some(nth) => {
+                    said(&self.consumers.swap_remove(nth).subscription.close().await, |()| "closed".to_owned())
+                }
                 None => String::new(),
             },
             Step::Take { consumer, max } => self.take(*consumer, *max).await,
+            Step::Wait { consumer, max } => {
+                self.wait(*consumer, *max).await;
+                String::new()
+            }
             Step::Settle { held, how } => match Self::pick(&self.held, *held) {
                 Some(nth) => of_settled(&self.bus.settle(&self.held[nth].receipt, Self::settlement(how)).await),
                 None => String::new(),
@@ -347,14 +450,9 @@ impl Side {
     async fn take(&mut self, consumer: usize, max: usize) -> String {
         let Some(nth) = Self::pick(&self.consumers, consumer) else { return String::new() };
         let mut told = String::new();
-        for _ in 0..max {
-            match self.consumers[nth].try_next().await {
-                Ok(Some(delivery)) => {
-                    let (attempt, number, deadline) =
-                        (delivery.attempt, delivery.receipt.delivery(), delivery.deadline);
-                    write!(told, "{} {attempt} {number} {deadline}; ", of_event(&delivery.event)).expect("text");
-                    self.held.push(delivery);
-                }
+        for _ in 0..if self.consumers[nth].wait.is_some() { 0 } else { max } {
+            match self.consumers[nth].subscription.try_next().await {
+                Ok(Some(delivery)) => told.push_str(&self.hold(delivery)),
                 Ok(None) => break,
                 Err(error) => {
                     told.push_str(&self::told(&error));
@@ -403,20 +501,35 @@ fn check(steps: &[Step], config: &Config) {
     let server = SERVER.get_or_init(RedisServer::start_volatile);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let mut memory = Side::new(Box::new(MemoryFleet::new(config.clone())));
-        let mut redis = Side::new(Box::new(RedisFleet::new(server, config.clone()).await));
+        let fleet = RedisFleet::new(server, config.clone()).await;
+        let queue = Queue { server, name: fleet.name.clone() };
+        let mut memory = Side::new(Box::new(MemoryFleet::new(config.clone())), None);
+        let mut redis = Side::new(Box::new(fleet), Some(queue));
         for (nth, step) in steps.iter().enumerate() {
             if matches!(step, Step::Forget) {
                 assert_eq!(server.command(&["FUNCTION", "FLUSH"]), "OK");
             }
+            if matches!(step, Step::Advance { .. } | Step::Close { .. } | Step::RemoveGroup { .. }) {
+                memory.stop_waiting().await;
+                redis.stop_waiting().await;
+            }
             let answers = (memory.step(step).await, redis.step(step).await);
             assert!(alike(&answers.0, &answers.1), "step {nth} {step:?}\nmemory: {}\nredis:  {}", answers.0, answers.1);
+            memory.registered().await;
+            for seat in 0..memory.consumers.len() {
+                if memory.consumers[seat].wait.as_ref().is_some_and(JoinHandle::is_finished) {
+                    let waits = (memory.waited(seat).await, redis.waited(seat).await);
+                    assert_eq!(waits.0, waits.1, "memory, redis: what consumer {seat} got after step {nth} {step:?}");
+                }
+            }
             let states = (memory.state().await, redis.state().await);
             for (memory, redis) in states.0.lines().zip(states.1.lines()) {
                 assert_eq!(memory, redis, "memory, redis after step {nth} {step:?}");
             }
             assert_eq!(states.0, states.1, "memory, redis after step {nth} {step:?}");
         }
+        memory.stop_waiting().await;
+        redis.stop_waiting().await;
     });
 }
 
@@ -484,6 +597,33 @@ fn histories_that_once_differed() {
         ack_all(),
     ];
     check(&together, &trimming());
+    // Whoever waits gets a batch as a whole, though it goes back and forth between topics,
+    let wait = |consumer, max| Step::Wait { consumer, max };
+    let on = |topic| Planned { topic, key: None, data: 0 };
+    let mixed = || Step::Publish { events: vec![on(0), on(1), on(0)] };
+    check(&[subscribe(0, 0, 2, None), wait(0, 2), mixed()], &Config::default());
+    // and all that is committed together;
+    let commits = Step::SettleAll { from: 0, count: 2, how: How::Commit(vec![on(0)]) };
+    check(&[subscribe(0, 0, 4, None), plain(4), take(0, 4), wait(0, 2), commits], &Config::default());
+    // but nothing from before where the group begins,
+    let after =
+        Step::Subscribe { topic: 0, group: 0, prefetch: 1, timeout: None, deliveries: None, start: Begin::After(1) };
+    check(&[after, wait(0, 1), plain(1), plain(1)], &Config::default());
+    // nor more than it has room for.
+    let two = [subscribe(0, 0, 2, None), wait(0, 5), plain(4), Step::Forget, ack_all(), wait(0, 2), plain(1), plain(1)];
+    check(&two, &Config::default());
+    // What comes back from the dead together, comes in the order of positions.
+    let nack = |held| Step::Settle { held, how: How::Nack(0) };
+    let risen = [
+        subscribe(0, 0, 7, Some(1)),
+        plain(5),
+        take(0, 5),
+        nack(1),
+        nack(0),
+        wait(0, 1),
+        Step::Redrive { which: Which::All },
+    ];
+    check(&risen, &Config::default());
     // A key that is used anew after its window, by a batch that is refused in the end.
     let keyed = |data| Planned { topic: 0, key: Some(0), data };
     let anew = [

@@ -38,6 +38,8 @@ pub struct RedisFleet {
     pub store: RedisStore,
     /// Its clock.
     pub clock: Arc<ManualClock>,
+    /// Its name.
+    pub name: SwarmId,
 }
 
 /// A name that no other fleet of this process has.
@@ -63,9 +65,10 @@ impl RedisFleet {
     /// When the configuration is not valid or the server cannot be reached.
     pub async fn new(server: &RedisServer, config: Config) -> Self {
         let clock = Arc::new(ManualClock::new(START));
-        let builder = RedisStore::builder(unique_name()).with_config(config).with_seed(7);
+        let name = unique_name();
+        let builder = RedisStore::builder(name.clone()).with_config(config).with_seed(7);
         let store = builder.with_clock(Arc::clone(&clock)).connect(&server.url()).await.expect("a fleet");
-        Self { store, clock }
+        Self { store, clock, name }
     }
 }
 

@@ -224,7 +224,7 @@ local function offer_next(topic, group)
     if waiting[1] == group.incarnation then
       local consumer, more = struct.unpack(QUEUED, group.queue), #group.queue > QUEUED_BYTES and 1 or 0
       local offer = waiting[2]
-      if group.ready > 0 or group.cursor < topic.next then
+      if group.ready > 0 or group.cursor ~= topic.next then
         waiting[2] = false
       elseif offer and offer[1] == consumer and not group.changed['m' .. int(consumer)] then
         offer[6] = more

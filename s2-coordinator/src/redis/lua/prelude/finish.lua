@@ -70,6 +70,9 @@ local function step(verb)
       end
     end
     local answer = verb()
+    for _, topic in ipairs(published) do
+      announce(topic)
+    end
     if lane then
       call('HSET', P .. 'q:' .. CALLER, lane, struct.pack('>I7', request) .. cmsgpack.pack(answer))
       if not before then

@@ -191,6 +191,25 @@ local function write_entry(topic, position, count, before, fields)
   end
 end
 
+-- At the end of a step that has published on a topic: whoever waits for it gets what there is.
+local function announce(topic)
+  local from = topic.begun
+  if topic.next > from then
+    for place = #topic.waiting, 1, -1 do
+      local waiting = topic.waiting[place]
+      if waiting then
+        serve_waiting(topic, waiting, from)
+      end
+    end
+    if topic.tails == 1 then
+      topic.tails = 0
+      wake_tails(topic.name)
+    end
+  end
+  topic.begun, topic.written = nil, nil
+  trim(topic)
+end
+
 -- Publishes a batch, all of it or nothing: the parts of `count` events, in `list` from place `from` on. Answers with a position
 -- for each event that was written, {position, id} for each that was there already; or nil and an error.
 local function publish(list, from, count)
@@ -201,9 +220,11 @@ local function publish(list, from, count)
   local answers, nth = {}, 0
   while nth < count do
     local topic = make_topic(list[from + nth * EVENT_PARTS])
-    local name, begun, position, total = topic.name, topic.next, topic.next, topic.total
+    local name, position, total = topic.name, topic.next, topic.total
     local used, ages
-    topic.written = #topic.waiting > 0 and {}
+    if not topic.begun then
+      published[#published + 1], topic.begun, topic.written = topic, position, #topic.waiting > 0 and {}
+    end
     -- What is to lie together, its bytes, where it begins, and the bytes before it.
     local fields, bytes, first, before = {}, 0, position, total
     if topic.first == position then
@@ -256,18 +277,6 @@ local function publish(list, from, count)
     if C.topic_age then
       arm_topic(topic, now + C.topic_age)
     end
-    for place = #topic.waiting, 1, -1 do
-      local waiting = position > begun and topic.waiting[place]
-      if waiting then
-        serve_waiting(topic, waiting, begun)
-      end
-    end
-    topic.written = nil
-    if topic.tails == 1 then
-      topic.tails = 0
-      wake_tails(name)
-    end
-    trim(topic)
   end
   return answers
 end

@@ -26,6 +26,8 @@ local target
 local budget
 -- Topics and groups that this step has loaded; false where there is none.
 local topics, groups
+-- Topics on which this step has published.
+local published
 local call
 
 -- What was read before, by prefix of the fleet: `meta`, `topics` by name, `groups` by incarnation; and how much.
@@ -117,7 +119,7 @@ local function begin(keys, args)
   C = settings[args[4]] or read_settings(args[4])
   recall()
   CALLER = callers[CHANNEL] or name_caller(CHANNEL)
-  M, topics, groups, budget = known.meta, {}, {}, 500
+  M, topics, groups, published, budget = known.meta, {}, {}, {}, 500
   local meta = call('HMGET', P .. 'meta', 'layout', 'state')
   if meta[1] and meta[1] ~= LAYOUT then
     return { 'layout', meta[1] }

@@ -1,7 +1,7 @@
 -- redrive <selection>: gives dead letters back to their groups.
 local function verb()
   local found, after = select_letters()
-  local answers, there, bytes = {}, {}, 0
+  local answers, there, bytes, revived = {}, {}, 0, {}
   for _, each in ipairs(found) do
     if not find_group(each[2][3]) then
       return { 'no_group', each[2][1], each[2][2] }
@@ -37,7 +37,8 @@ local function verb()
     call('ZADD', P .. 'redriven', now, int(id))
     arm('redriven', now + C.window)
     drop_letter(id, header)
-    local topic, group = make_topic(header[1]), find_group(header[3])
+    make_topic(header[1])
+    local group = find_group(header[3])
     local cell = {
       position = header[5], letter = { '', event[1], event[2] }, state = DEAD, consumer = 0,
       delivery = header[11], born = header[11], attempts = 0, since = now, at = 0, extra = true, suspect = false,
@@ -45,7 +46,10 @@ local function verb()
     group.revived = group.revived + (find_letter(group, cell.position) and 0 or 1)
     save_extra(group, cell, { h = header[13] })
     make_ready(group, cell, false)
-    serve(topic, group)
+    revived[#revived + 1] = group
+  end
+  for _, group in ipairs(revived) do
+    serve(topics[group.topic], group)
   end
   table.sort(answers, function(a, b) return a[1] < b[1] end)
   return { 'ok', answers, after }

@@ -45,10 +45,6 @@ local function commit(topic, group, position, said, from, count)
     out[nth] = { id, duplicate and answer[1] or answer, duplicate and 1 or 0 }
   end
   local cell = find_cell(group, position)
-  if not cell then
-    -- The outputs made the topic forget what its group, which has expired, will not see.
-    return { 'committed', out }
-  end
   local extra = find_extra(group, cell)
   extra.said, extra.out = said, out
   save_extra(group, cell, extra)
@@ -177,7 +173,7 @@ local function ack_alike(run, position, delivery, count)
 end
 
 local function verb()
-  local answers, touched, place = {}, {}, 5
+  local answers, settled, place = {}, {}, 5
   while place <= #ARGV do
     local name, incarnation, consumer = ARGV[place + 1], tonumber(ARGV[place + 2]), tonumber(ARGV[place + 3])
     local items, first = tonumber(ARGV[place + 4]), tonumber(ARGV[place + 5])
@@ -210,12 +206,17 @@ local function verb()
     end
     if group then
       end_run(topic, run)
-      serve(topic, group)
-      touched[topic.name] = topic
+      settled[#settled + 1] = group
     end
   end
-  for _, topic in pairs(touched) do
-    trim(topic)
+  local trimmed = {}
+  for _, group in ipairs(settled) do
+    local topic = topics[group.topic]
+    serve(topic, group)
+    if not trimmed[topic] then
+      trimmed[topic] = true
+      trim(topic)
+    end
   end
   return { 'ok', answers }
 end
