@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::bus::EventBus;
 use crate::conformance::harness::{Fleet, Given, Outcome, cases};
-use crate::conformance::kit::{ORDERS, WORKERS, event, handle, idle, next, publish, refused, subscribe, within};
+use crate::conformance::kit::{
+    ORDERS, WORKERS, event, handle, idle, next, number, publish, refused, subscribe, within,
+};
 use crate::dead_letter::DeadLetters;
 use crate::error::Error;
 use crate::name::Topic;
@@ -21,6 +23,7 @@ cases! {
     a_removed_group_is_gone_for_everyone: [Fencing];
     closing_ends_tails_of_the_journal: [Replay, Journal];
     closing_does_not_wait_for_a_wait_that_nobody_polls: [Redelivery];
+    what_a_bus_gave_outlives_its_handle: [Replay];
 }
 
 async fn five_thousand_survive_repeated_close_and_reopen(given: Given) -> Outcome {
@@ -188,5 +191,19 @@ async fn closing_does_not_wait_for_a_wait_that_nobody_polls(given: Given) -> Out
     within("closing", bus.close()).await?;
     assert!(within("the end of the wait", wait).await?.is_none());
     assert_eq!(fleet.bus().groups(&ORDERS).await?[0].consumers, 0);
+    Ok(())
+}
+
+/// Only closing ends a subscription or a tail: nobody need keep the handle that it came from.
+async fn what_a_bus_gave_outlives_its_handle(given: Given) -> Outcome {
+    let fleet = given.fleet().await;
+    let subscription = subscribe(&*fleet.bus()).await?;
+    let mut tail = fleet.bus().tail(&ORDERS, Start::Now).await?;
+    let followed = tokio::spawn(async move { tail.next().await });
+    let handled = tokio::spawn(async move { handle(&subscription, 1).await });
+    publish(&*fleet.bus(), 7..8).await?;
+    let followed = within("the event", followed).await.expect("no panic")?;
+    assert_eq!(followed.map(|event| number(&event)), Some(7));
+    assert_eq!(within("the delivery", handled).await.expect("no panic")?, [7]);
     Ok(())
 }

@@ -163,12 +163,12 @@ impl Inner {
         *self.closed.borrow() || *self.bus_closed.borrow()
     }
 
-    /// Ends when the consumer or its bus is closed.
+    /// Ends when the consumer or its bus is closed. A bus that is dropped is not closed.
     async fn closing(&self) {
         let (mut one, mut other) = (self.closed.subscribe(), self.bus_closed.clone());
         tokio::select! {
-            _ = one.wait_for(|closed| *closed) => {}
-            _ = other.wait_for(|closed| *closed) => {}
+            Ok(_) = one.wait_for(|closed| *closed) => {}
+            Ok(_) = other.wait_for(|closed| *closed) => {}
         }
     }
 

@@ -83,7 +83,7 @@ impl Follow for RedisTail {
         let mut closed = self.bus_closed.clone();
         tokio::select! {
             biased;
-            _ = closed.wait_for(|closed| *closed) => Ok(Vec::new()),
+            Ok(_) = closed.wait_for(|closed| *closed) => Ok(Vec::new()),
             events = self.wait(max) => events,
         }
     }
