@@ -1,6 +1,6 @@
 -- Groups: what each has done with the events of its topic.
 --
--- `g:<incarnation>` is a hash: `state`; `queue`, the members that wait, the longest first; `m<consumer>` a member; `p<n>` a
+-- `g:<incarnation>` is a hash: `state`; `queue`, the members that wait, the longest first; `grant`; `m<consumer>` a member; `p<n>` a
 -- page of 8 cells, one for each position that was handed out; `x<position>` what a cell has no room for; `r<position>` a dead
 -- letter that came back, with its event. `ready:`, `suspects:` and `due:` are indices of cells.
 
@@ -83,7 +83,9 @@ local function load_member(group, consumer, packed)
   return member or false
 end
 
--- Writes down what was handed out of a group without looking at it.
+-- What was handed out of a group without looking at it: consumer, ticket, first position, number, and when. It is written down
+-- by the next step that looks at the group.
+local GRANT = '>I7I7I7I7I7'
 local write_down
 
 -- A group with a member and the pages of some positions, all read at once.
@@ -95,7 +97,7 @@ local function find_group(incarnation, consumer, from, to)
   -- Where nobody is asked for, it will be about who waits longest.
   group = known.groups[incarnation]
   local member = consumer or group and group.queue ~= '' and struct.unpack(QUEUED, group.queue) or 0
-  local fields, first, last = { 'state', 'queue', 'm' .. int(member) }, 1, 0
+  local fields, first, last = { 'state', 'queue', 'grant', 'm' .. int(member) }, 1, 0
   if from then
     first = math.floor(from / PAGE)
     last = at_most(math.floor((to or from) / PAGE), first + 40)
@@ -116,13 +118,12 @@ local function find_group(incarnation, consumer, from, to)
   open_group(group, values[2] or '')
   group.gaps = group.gap_count > 0 and cmsgpack.unpack(call('HGET', group.key, 'gaps')) or {}
   group.recorded = group.floor
-  load_member(group, member, values[3])
+  load_member(group, member, values[4])
   for page = first, last do
-    group.pages[page] = values[4 + page - first] or BLANK
+    group.pages[page] = values[5 + page - first] or BLANK
   end
-  local topic = find_topic(group.topic)
-  if topic then
-    write_down(topic, group)
+  if values[3] and values[3] ~= '' then
+    write_down(make_topic(group.topic), group, values[3])
   end
   return group
 end

@@ -168,7 +168,7 @@ local function list_waiting(topic, incarnation, waits)
     end
   end
   if waits then
-    table.insert(topic.waiting, { incarnation, false, false })
+    table.insert(topic.waiting, { incarnation, false })
   end
 end
 
@@ -200,21 +200,15 @@ local function stop_waiting(topic, group, consumer, member)
   set_queue(topic, group, string.sub(queue, 1, place - 1) .. string.sub(queue, place + QUEUED_BYTES))
 end
 
-function write_down(topic, group)
-  for _, waiting in ipairs(topic.waiting) do
-    local _, offer, grant = unpack(waiting)
-    if waiting[1] == group.incarnation and grant then
-      waiting[2], waiting[3] = false, false
-      local consumer, answer = offer[1], { offer[2] }
-      local member = find_member(group, consumer)
-      -- Unless somebody has deleted what it is about.
-      if member and group.cursor == grant[1] then
-        hold_fresh(topic, group, consumer, member, grant[1], grant[2], grant[3], answer)
-        remember_answer(group, consumer, member, answer)
-        stop_waiting(topic, group, consumer, member)
-      end
-      return
-    end
+function write_down(topic, group, packed)
+  change(group, 'grant', '')
+  local consumer, ticket, from, count, at = struct.unpack(GRANT, packed)
+  local member, answer = find_member(group, consumer), { ticket }
+  -- Unless somebody has deleted what it is about.
+  if member and group.cursor == from then
+    hold_fresh(topic, group, consumer, member, from, count, at, answer)
+    remember_answer(group, consumer, member, answer)
+    stop_waiting(topic, group, consumer, member)
   end
 end
 
@@ -290,15 +284,15 @@ end
 
 -- Hands out what was just published, from a position on, to a group that waits.
 local function serve_waiting(topic, waiting, from)
-  local incarnation, offer, grant = unpack(waiting)
-  local listens, past = false, from
-  local untouched = offer and not grant and groups[incarnation] == nil
-  if untouched and call('EXISTS', P .. 'g:' .. int(incarnation)) == 1 then
+  local incarnation, offer = waiting[1], waiting[2]
+  local listens, past, key = false, from, P .. 'g:' .. int(incarnation)
+  if offer and groups[incarnation] == nil and call('EXISTS', key) == 1 then
     local out, first, bytes = {}, nil, nil
     first, past, bytes = read_runs(topic, from, offer[3], now + offer[4], out)
     past = past or from
     if first == from and past > from then
-      waiting[3] = { from, past - from, now }
+      waiting[2] = false
+      call('HSET', key, 'grant', struct.pack(GRANT, offer[1], offer[2], from, past - from, now))
       arm_topic(topic, now + offer[4])
       listens = push(offer[5], { offer[1], offer[2], bytes <= PUSHED_BYTES and out or nil })
     end

@@ -20,7 +20,7 @@ local function save()
         else
           if kind == 109 then -- m
             value = pack_member(value)
-          elseif kind ~= 112 and kind ~= 113 then -- p, q
+          elseif kind ~= 112 and kind ~= 113 and kind ~= 103 then -- p, q, g
             value = cmsgpack.pack(value)
           end
           fields[#fields + 1], fields[#fields + 2] = field, value

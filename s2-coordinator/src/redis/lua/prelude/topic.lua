@@ -18,10 +18,9 @@ local ENTRY_EVENTS = 64
 local STEP_BYTES = 4194304
 local TOPIC = '>I7I7I7I7I7I7I7I7I7B'
 
--- Groups of the topic that wait: `waiting` lists {incarnation, offer, grant}. The offer says what the longest waiter may have of the
--- next events: {consumer, ticket, how many, timeout, channel, 1 if others wait, too}, or false. So who publishes them hands them
--- out without looking at the group; the grant says what: {first position, number, when}. It is written down in the group by the
--- next step that looks at it.
+-- Groups of the topic that wait: `waiting` lists {incarnation, offer}. The offer says what the longest waiter may have of the next
+-- events: {consumer, ticket, how many, timeout, channel, 1 if others wait, too}, or false. So who publishes them hands them out
+-- without looking at the group, and leaves a `grant` with it.
 local function unpack_topic(name, packed)
   local first, next_, total, trimmed, dead, keys, due, oldest, oldest_key, tails, place = struct.unpack(TOPIC, packed)
   return {
@@ -129,7 +128,7 @@ local function make_topic(name)
   for _, group in ipairs(call('HVALS', P .. 'tg:' .. name)) do
     local incarnation, floor = string.match(group, '^(%d+) (%d+)')
     if call('HSTRLEN', P .. 'g:' .. incarnation, 'queue') > 0 then
-      table.insert(topic.waiting, { tonumber(incarnation), false, false })
+      table.insert(topic.waiting, { tonumber(incarnation), false })
     end
     topic.next, topic.due = at_least(topic.next, tonumber(floor) + 1), 0
   end
