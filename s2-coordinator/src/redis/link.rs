@@ -253,19 +253,22 @@ impl Link {
     }
 }
 
-/// A call behind a command that does nothing: since the server writes last to whom it had something to say first, what the call
+/// A call, behind a command that does nothing if it may push something: since the server writes last to whom it had something to say first, what the call
 /// pushes goes out before its reply. Whoever waits for an event does not wait for its publisher to be answered.
 pub(super) struct Pushing(Pipeline);
 
 impl Pushing {
-    pub(super) fn new(call: Cmd) -> Self {
-        let mut both = Pipeline::with_capacity(2);
-        both.cmd("PING").add_command(call);
-        Self(both)
+    pub(super) fn new(call: Cmd, pushes: bool) -> Self {
+        let mut pipeline = Pipeline::with_capacity(2);
+        if pushes {
+            pipeline.cmd("PING");
+        }
+        pipeline.add_command(call);
+        Self(pipeline)
     }
 
     async fn send(&self, connection: &mut MultiplexedConnection) -> Result<Value, RedisError> {
-        let answers = connection.req_packed_commands(&self.0, 1, 1).await?;
+        let answers = connection.req_packed_commands(&self.0, self.0.len() - 1, 1).await?;
         answers.into_iter().next().unwrap_or(Value::Nil).extract_error()
     }
 }

@@ -19,6 +19,7 @@ use crate::redis::link::{Link, Pushing};
 use crate::redis::post::Post;
 use crate::redis::reply::Reply;
 use crate::redis::script::Script;
+use crate::redis::scripts::BEAT;
 use crate::time::Timestamp;
 
 /// A process gives a sign of life at least that often.
@@ -253,7 +254,8 @@ impl Call<'_> {
     /// Runs it until everything that was due is done, and answers with what the verb said.
     pub(super) async fn answer(self) -> Result<Reply, Error> {
         let Self { shared, script, command, _lane } = self;
-        let call = Pushing::new(command);
+        // A sign of life says nothing to others.
+        let call = Pushing::new(command, !std::ptr::eq(script, BEAT));
         for _ in 0..MOST_CALLS {
             let reply = shared.link.run(script, &call).await?;
             match reply.get(0).and_then(Reply::as_str) {
