@@ -1,8 +1,8 @@
 -- Groups: what each has done with the events of its topic.
 --
--- `g:<incarnation>` is a hash: `state`; `queue`, the members that wait, the longest first; `grant`; `m<consumer>` a member; `p<n>` a
--- page of 8 cells, one for each position that was handed out; `x<position>` what a cell has no room for; `r<position>` a dead
--- letter that came back, with its event. `ready:`, `suspects:` and `due:` are indices of cells.
+-- `g:<incarnation>` is a hash: `state`; `queue`, the members that wait, the longest first; `grant`, see below; `m<consumer>` a
+-- member; `p<n>` a page of 8 cells, one for each position that was handed out; `x<position>` what a cell has no room for;
+-- `r<position>` a dead letter that came back, with its event. `ready:`, `suspects:` and `due:` are indices of cells.
 
 local GROUP = '>I7I7I7I7I4I4I4I4I4I4I7I7I4BBHc0Hc0'
 -- timeout, prefetch, in flight, suspects, gone, done, ticket and size of the wait (or 0), name, channel; then answers

@@ -30,7 +30,7 @@ local function next_returning(group, member)
 end
 
 -- Appends runs of at most `limit` events of a topic in a row from a position on to `out`, to be handled by a deadline. Answers
--- where there are any, where they end, and their bytes; nothing is appended if they begin later than asked for.
+-- where there are any, where they end, and their bytes; nothing is appended unless they begin where asked for.
 local function read_runs(topic, from, limit, deadline, out)
   -- What this step has written itself, or what the stream has.
   local entries = topic.written
@@ -42,7 +42,7 @@ local function read_runs(topic, from, limit, deadline, out)
     local position = id_position(entry)
     local beyond = position + count_events(entry)
     if position > past and past == from then
-      return position
+      return position, from, 0
     elseif position > past or past - from >= limit or bytes >= STEP_BYTES then
       -- The last for now, or somebody has deleted some in between.
       break
@@ -180,6 +180,10 @@ local function set_queue(topic, group, queue)
   group.queue = queue
 end
 
+local function leave_queue(topic, group, place)
+  set_queue(topic, group, string.sub(group.queue, 1, place - 1) .. string.sub(group.queue, place + QUEUED_BYTES))
+end
+
 local function start_waiting(topic, group, consumer, member, ticket, max)
   if not member.wait then
     set_queue(topic, group, group.queue .. struct.pack(QUEUED, consumer))
@@ -193,11 +197,11 @@ local function stop_waiting(topic, group, consumer, member)
   end
   member.wait = false
   save_member(group, consumer, member)
-  local queue, place = group.queue, 1
-  while place <= #queue and struct.unpack(QUEUED, queue, place) ~= consumer do
+  local place = 1
+  while place <= #group.queue and struct.unpack(QUEUED, group.queue, place) ~= consumer do
     place = place + QUEUED_BYTES
   end
-  set_queue(topic, group, string.sub(queue, 1, place - 1) .. string.sub(queue, place + QUEUED_BYTES))
+  leave_queue(topic, group, place)
 end
 
 function write_down(topic, group, packed)
@@ -262,7 +266,7 @@ local function serve(topic, group)
     local member = find_member(group, consumer)
     if not member or not member.wait then
       -- Somebody has deleted it.
-      set_queue(topic, group, string.sub(group.queue, 1, place - 1) .. string.sub(group.queue, place + QUEUED_BYTES))
+      leave_queue(topic, group, place)
     else
       local ticket, max = member.wait[1], member.wait[2]
       local out, bytes
@@ -285,12 +289,11 @@ end
 -- Hands out what was just published, from a position on, to a group that waits.
 local function serve_waiting(topic, waiting, from)
   local incarnation, offer = waiting[1], waiting[2]
-  local listens, past, key = false, from, P .. 'g:' .. int(incarnation)
+  local listens, past, key, _ = false, from, P .. 'g:' .. int(incarnation), nil
   if offer and groups[incarnation] == nil and call('EXISTS', key) == 1 then
-    local out, first, bytes = {}, nil, nil
-    first, past, bytes = read_runs(topic, from, offer[3], now + offer[4], out)
-    past = past or from
-    if first == from and past > from then
+    local out, bytes = {}, nil
+    _, past, bytes = read_runs(topic, from, offer[3], now + offer[4], out)
+    if past > from then
       waiting[2] = false
       call('HSET', key, 'grant', struct.pack(GRANT, offer[1], offer[2], from, past - from, now))
       arm_topic(topic, now + offer[4])

@@ -14,13 +14,12 @@ local function save()
         fields[#fields + 1], fields[#fields + 2] = 'gaps', cmsgpack.pack(group.gaps)
       end
       for field, value in pairs(group.changed) do
-        local kind = string.byte(field)
         if not value then
           call('HDEL', group.key, field)
         else
-          if kind == 109 then -- m
+          if string.sub(field, 1, 1) == 'm' then
             value = pack_member(value)
-          elseif kind ~= 112 and kind ~= 113 and kind ~= 103 then -- p, q, g
+          elseif type(value) == 'table' then
             value = cmsgpack.pack(value)
           end
           fields[#fields + 1], fields[#fields + 2] = field, value
