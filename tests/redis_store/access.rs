@@ -1,0 +1,67 @@
+//! A cluster will do, and a user with no more rights than `docs/wire` says.
+
+use crate::{BILLS, CLERKS, LONG, ORDERS, TICK, entries, event, store};
+use s2_coordinator::{
+    DeadLetters, EventBus, IdempotencyKey, Inbox, NewEscalation, Position, Resolution, Settled, Start, Subject,
+    Subscribe,
+};
+use s2_tests::servers::RedisServer;
+use std::time::Duration;
+use std::time::Instant;
+use tokio::time::sleep;
+use tokio::time::timeout;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_lies_in_one_slot_of_a_cluster() {
+    let server = RedisServer::start_with(&[("cluster-enabled", "yes")]);
+    assert_eq!(server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]), "OK");
+    let deadline = Instant::now() + LONG;
+    while !server.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok") {
+        assert!(Instant::now() < deadline, "the cluster does not come up");
+        sleep(TICK).await;
+    }
+    let store = store(&server).await;
+    let (bus, inbox) = (store.bus(), store.inbox());
+    let clerk = bus.subscribe(&Subscribe::new(ORDERS, CLERKS).with_deliveries(2)).await.expect("a group");
+    let mut tail = bus.tail(&BILLS, Start::Now).await.expect("a tail");
+    let told = tokio::spawn(async move { tail.next().await });
+    let waiting = tokio::spawn(async move { (clerk.next().await, clerk) });
+    let keyed = event(ORDERS).with_idempotency_key(IdempotencyKey::from_static("once"));
+    bus.publish(&[keyed, event(ORDERS), event(ORDERS)]).await.expect("published");
+    let (first, clerk) = timeout(LONG, waiting).await.expect("delivered").expect("no panic");
+    first.expect("no error").expect("a delivery").commit(&[event(BILLS)]).await.expect("committed");
+    let billed = timeout(LONG, told).await.expect("told").expect("no panic").expect("no error");
+    assert_eq!(billed.expect("an event").topic, BILLS);
+
+    let second = clerk.next().await.expect("no error").expect("a delivery");
+    let Settled::DeadLettered(id) = second.dead_letter("poison").await.expect("refused") else {
+        panic!("a dead letter")
+    };
+    bus.redrive(&DeadLetters::one(id)).await.expect("redriven");
+    let again = clerk.next().await.expect("no error").expect("a delivery");
+    assert_eq!((again.event.position, again.attempt), (Position::new(2), 1));
+    again.nack(Duration::ZERO).await.expect("given back");
+    let held = clerk.next().await.expect("no error").expect("a delivery");
+    assert_eq!(held.attempt, 2);
+    let raised = inbox.escalate(NewEscalation::new(Subject::from_static("budget"), "exceeded")).await.expect("raised");
+    inbox.escalate(NewEscalation::new(Subject::from_static("other"), "exceeded")).await.expect("raised");
+    inbox.resolve(raised.id, Resolution::new("ann", "resume")).await.expect("resolved");
+    let third = clerk.next().await.expect("no error").expect("a delivery");
+    third.dead_letter("poison").await.expect("refused");
+    let operations: Vec<String> = entries(&store).await.iter().map(|entry| entry.operation.to_string()).collect();
+    assert_eq!(
+        operations,
+        ["group_created", "dead_letter", "redrive", "escalate", "escalate", "resolve", "dead_letter"]
+    );
+
+    let keys = server.command(&["KEYS", "*"]);
+    let slot = |key: &str| server.command(&["CLUSTER", "KEYSLOT", key]);
+    let one = slot(keys.lines().next().expect("keys"));
+    for key in keys.lines() {
+        assert_eq!(slot(key), one, "{key}");
+    }
+    for kind in ["meta", "journal", "e:orders", "t:orders", "tg:orders", "k:orders", "letter", "escalation", "redriven"]
+    {
+        assert!(keys.lines().any(|key| key.ends_with(&format!(":{kind}"))), "no key {kind} among\n{keys}");
+    }
+}
