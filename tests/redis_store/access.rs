@@ -2,9 +2,10 @@
 
 use crate::{BILLS, CLERKS, LONG, ORDERS, TICK, entries, event, store};
 use s2_coordinator::{
-    DeadLetters, EventBus, IdempotencyKey, Inbox, NewEscalation, Position, Resolution, Settled, Start, Subject,
-    Subscribe,
+    DeadLetters, EventBus, EventBusExt, IdempotencyKey, Inbox, NewEscalation, Position, RedisStore, Resolution,
+    Settled, Start, Subject, Subscribe,
 };
+use s2_tests::redis::unique_name;
 use s2_tests::servers::RedisServer;
 use std::time::Duration;
 use std::time::Instant;
@@ -64,4 +65,28 @@ async fn everything_lies_in_one_slot_of_a_cluster() {
     {
         assert!(keys.lines().any(|key| key.ends_with(&format!(":{kind}"))), "no key {kind} among\n{keys}");
     }
+}
+
+/// What `docs/wire` says a user needs, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_needs_no_more_rights_than_are_documented() {
+    let server = RedisServer::start_volatile();
+    let rules = "on >secret ~s2:{* &s2:{* +@read +@write +@pubsub +time +fcall +function|load +info +hello +ping";
+    let mut command = vec!["ACL", "SETUSER", "guest"];
+    command.extend(rules.split(' '));
+    assert_eq!(server.command(&command), "OK");
+    let url = server.url().replace("redis://", "redis://guest:secret@");
+    let store = RedisStore::connect(&url, unique_name()).await.expect("a fleet");
+    let (bus, inbox) = (store.bus(), store.inbox());
+    let clerk = bus.subscribe(&Subscribe::new(ORDERS, CLERKS)).await.expect("a group");
+    let mut tail = bus.tail(&ORDERS, Start::Now).await.expect("a tail");
+    let waiting = tokio::spawn(async move { (clerk.next().await, tail.next().await) });
+    let published = bus.publish_one(&event(ORDERS)).await.expect("published");
+    let (delivery, told) = timeout(LONG, waiting).await.expect("delivered").expect("no panic");
+    assert_eq!(told.expect("no error").expect("an event").id, published.id);
+    delivery.expect("no error").expect("open").dead_letter("poison").await.expect("refused");
+    inbox.escalate(NewEscalation::new(Subject::from_static("budget"), "exceeded")).await.expect("raised");
+    assert_eq!(entries(&store).await.len(), 3);
+    let foreign = server.command(&["ACL", "DRYRUN", "guest", "GET", "other"]);
+    assert!(foreign.contains("no permissions"), "{foreign}");
 }

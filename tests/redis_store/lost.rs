@@ -1,7 +1,7 @@
 //! Keys and connections may be lost.
 
 use crate::{CLERKS, LONG, ORDERS, entries, event, group, store};
-use s2_coordinator::{Delivery, EventBus, EventBusExt, Position, RedisStore, Start, Subscribe, Value};
+use s2_coordinator::{Config, Delivery, Error, EventBus, EventBusExt, Position, RedisStore, Start, Subscribe, Value};
 use s2_tests::redis::unique_name;
 use s2_tests::servers::RedisServer;
 use std::time::Duration;
@@ -69,6 +69,36 @@ async fn a_deleted_entry_takes_what_lies_with_it_and_nothing_else() {
     assert_eq!(read(10, 100).await, [11, 12, 13, 14, 15, 16]);
     let delivery = timeout(LONG, clerk.next()).await.expect("delivered").expect("no error").expect("open");
     assert_eq!(delivery.event.position.get(), 16);
+}
+
+/// A topic weighs what it weighed, also without its state.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_lost_its_state_is_weighed_again() {
+    let (server, name) = (RedisServer::start_volatile(), unique_name());
+    let mut config = Config::default();
+    config.topics.bytes = 100;
+    config.limits.backlog_bytes = 10_000;
+    let store = RedisStore::builder(name.clone()).with_config(config).connect(&server.url()).await.expect("a fleet");
+    let bus = store.bus();
+    let clerk = bus.subscribe(&Subscribe::new(ORDERS, CLERKS)).await.expect("a group");
+    for _ in 0..4 {
+        bus.publish(&vec![event(ORDERS); 5]).await.expect("published");
+    }
+    // The last entry that is gone ends in the midst of what was published together.
+    let deliveries = timeout(LONG, clerk.next_batch(7)).await.expect("delivered").expect("no error");
+    for acked in Delivery::ack_all(&deliveries).await.expect("acked") {
+        acked.expect("acked");
+    }
+    let held = async || {
+        let refused = bus.publish(&vec![event(ORDERS); 100]).await;
+        let Err(Error::BacklogFull { held_bytes, .. }) = refused else { panic!("{refused:?}") };
+        held_bytes
+    };
+    let before = held().await;
+    assert_eq!(server.command(&["DEL", &format!("s2:{{{name}}}:t:orders")]), "1");
+    group(&bus, &ORDERS).await;
+    assert_eq!(held().await, before);
+    assert!(before > 0);
 }
 
 /// A process that publishes once and ends leaves nothing behind for ever but its event.

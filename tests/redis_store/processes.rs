@@ -5,7 +5,7 @@ use s2_coordinator::{
     AttemptEnd, Config, ConsumerName, DeadLetter, DeadLetters, Delivery, Error, EventBus, EventBusExt, GroupName,
     Position, RedisStore, Start, Subscribe, SwarmId,
 };
-use s2_tests::redis::unique_name;
+use s2_tests::redis::{unique_name, waiting};
 use s2_tests::servers::RedisServer;
 use s2_tests::workers::Worker;
 use s2_tests::workers::is_worker;
@@ -110,6 +110,42 @@ async fn what_a_killed_process_held_comes_back_until_it_is_a_dead_letter() {
     }
     let left = group(&bus, &ORDERS).await;
     assert_eq!((left.in_flight, left.returning, left.backlog, left.consumers), (0, 0, 0, 0));
+}
+
+/// Nobody waits for the end of the ack timeout if an event was offered to a process that is no longer there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_offered_to_a_killed_process_goes_to_the_next_at_once() {
+    let (server, name) = (RedisServer::start_volatile(), unique_name());
+    let builder = RedisStore::builder(name.clone()).with_config(short_lived());
+    let bus = builder.connect(&server.url()).await.expect("a fleet").bus();
+    let variables = [("URL", server.url()), ("FLEET", name.to_string()), ("CONSUMER", "first".to_owned())];
+    let mut worker = Worker::spawn("processes::holder", &variables);
+    assert_eq!(worker.line(LONG).as_deref(), Some("joined"));
+    let queue = format!("s2:{{{name}}}:g:{}", group(&bus, &ORDERS).await.incarnation);
+    let until_waiting = async |count: usize| {
+        while waiting(&server, &queue) < count {
+            sleep(TICK).await;
+        }
+    };
+    timeout(LONG, until_waiting(1)).await.expect("the worker waits");
+    let connected = || server.info("connected_clients").parse::<u32>().expect("a number");
+    let before = connected();
+    worker.kill();
+    timeout(LONG, async {
+        while connected() >= before {
+            sleep(TICK).await;
+        }
+    })
+    .await
+    .expect("the server sees that it is gone");
+    let subscribe = Subscribe::new(ORDERS, CLERKS).with_ack_timeout(HANDLING);
+    let second = bus.subscribe(&subscribe).await.expect("a subscription");
+    let next = tokio::spawn(async move { second.next().await });
+    timeout(LONG, until_waiting(2)).await.expect("the second waits behind it");
+    let published = bus.publish_one(&event(ORDERS)).await.expect("published");
+    let delivery = timeout(HANDLING / 3, next).await.expect("at once").expect("no panic").expect("no error");
+    let delivery = delivery.expect("open");
+    assert_eq!((delivery.event.id, delivery.attempt), (published.id, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
