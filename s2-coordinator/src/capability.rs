@@ -1,5 +1,10 @@
 //! What a session can do, and what a task requires.
 
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
 use crate::invalid::Invalid;
 use crate::name::{NAME_BYTES, text_newtype};
 use crate::text::Text;
@@ -66,6 +71,97 @@ impl Capability {
     }
 }
 
+/// A set of capabilities: what a session offers, or what a task requires. Two sets with the same members are equal, in
+/// whatever order they were given.
+///
+/// ```
+/// use s2_coordinator::Capabilities;
+///
+/// let session = Capabilities::new(["integration:sip", "tool:rust"])?;
+/// assert!(session.satisfy(&Capabilities::new(["integration:sip", "tool"])?));
+/// let missing = session.missing(&Capabilities::new(["tool:rust", "tool:go"])?);
+/// assert_eq!(missing.to_string(), "tool:go");
+/// # Ok::<(), s2_coordinator::Invalid>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "Vec<Capability>", into = "Vec<Capability>")]
+pub struct Capabilities(Arc<[Capability]>);
+
+impl Capabilities {
+    /// The set of these paths.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] as [`Capability::new`].
+    pub fn new<P: AsRef<str>>(paths: impl IntoIterator<Item = P>) -> Result<Self, Invalid> {
+        paths.into_iter().map(Capability::new).collect()
+    }
+
+    /// Its members, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Capability> {
+        self.0.iter()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether who offers this set may do what requires `required`: each required capability is offered, itself or as
+    /// something more special. Who requires nothing is satisfied by everybody.
+    #[must_use]
+    pub fn satisfy(&self, required: &Capabilities) -> bool {
+        required.iter().all(|wanted| self.offer(wanted))
+    }
+
+    /// What of `required` is not offered.
+    #[must_use]
+    pub fn missing(&self, required: &Capabilities) -> Capabilities {
+        required.iter().filter(|wanted| !self.offer(wanted)).cloned().collect()
+    }
+
+    fn offer(&self, wanted: &Capability) -> bool {
+        self.iter().any(|offered| wanted.covers(offered))
+    }
+}
+
+impl FromIterator<Capability> for Capabilities {
+    fn from_iter<I: IntoIterator<Item = Capability>>(members: I) -> Self {
+        Self::from(members.into_iter().collect::<Vec<_>>())
+    }
+}
+
+impl From<Vec<Capability>> for Capabilities {
+    fn from(mut members: Vec<Capability>) -> Self {
+        members.sort_unstable();
+        members.dedup();
+        Self(members.into())
+    }
+}
+
+impl From<Capabilities> for Vec<Capability> {
+    fn from(set: Capabilities) -> Self {
+        set.0.to_vec()
+    }
+}
+
+impl fmt::Display for Capabilities {
+    /// The members with a comma and a space between.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.iter().enumerate().try_for_each(|(nth, member)| {
+            let comma = if nth == 0 { "" } else { ", " };
+            write!(f, "{comma}{member}")
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,5 +191,22 @@ mod tests {
         assert!(general.covers(&Capability::new("integration:sip").unwrap()));
         assert!(!general.covers(&Capability::new("integrations:sip").unwrap()));
         assert!(!Capability::new("integration:sip").unwrap().covers(&general));
+    }
+
+    #[test]
+    fn each_requirement_must_be_offered_itself_or_as_something_more_special() {
+        let set = |paths: &[&str]| Capabilities::new(paths).unwrap();
+        for (offered, required, missing) in [
+            (set(&[]), set(&[]), ""),
+            (set(&["a"]), set(&[]), ""),
+            (set(&["a:b"]), set(&["a"]), ""),
+            (set(&["a"]), set(&["a:b"]), "a:b"),
+            (set(&["a", "c"]), set(&["b", "c", "d"]), "b, d"),
+            (set(&["A:B"]), set(&["a:b"]), ""),
+        ] {
+            assert_eq!(offered.missing(&required).to_string(), missing, "{offered} for {required}");
+            assert_eq!(offered.satisfy(&required), missing.is_empty(), "{offered} for {required}");
+        }
+        assert_eq!(set(&["b", "a", "b"]), set(&["a", "b"]));
     }
 }

@@ -4,7 +4,10 @@
 //! send are data. A host that wants to test hours in milliseconds hands the store a [`ManualClock`].
 
 use std::fmt::Debug;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -63,6 +66,16 @@ impl Clock for SystemClock {
             tokio::time::sleep(left.min(LONGEST_NAP)).await;
         }
     }
+}
+
+/// Waits for whichever comes first.
+pub(crate) async fn either(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    poll_fn(|cx| match (one.as_mut().poll(cx), other.as_mut().poll(cx)) {
+        (Poll::Pending, Poll::Pending) => Poll::Pending,
+        _ => Poll::Ready(()),
+    })
+    .await;
 }
 
 #[cfg(feature = "test-util")]

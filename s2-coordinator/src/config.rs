@@ -6,6 +6,7 @@ use crate::backoff::Backoff;
 use crate::error::Error;
 use crate::invalid::Invalid;
 use crate::limits::{Limits, check};
+use crate::order::OrderKey;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -39,6 +40,22 @@ pub struct Config {
     pub topics: Retention,
     /// What is kept of the journal: 64 MiB, of any age.
     pub journal: Retention,
+    /// How long a session has a task it claimed unless it renews the claim: 30 s. A task may ask for another.
+    pub lease: Duration,
+    /// How often a task is tried before it fails: 3. A task may ask for another.
+    pub attempts: u32,
+    /// How much later a task may become ready and still overtake one of the next lower priority: 10 min.
+    /// [`OrderKey::STRICT`] makes priorities strict.
+    pub priority_step: Duration,
+    /// Whether, of tasks of one batch that have the same key otherwise, the one comes first on which the longest chain of
+    /// others depends: no.
+    pub critical_path: bool,
+    /// An idle session takes over tasks from one that has more than so many in its own queue: 5.
+    pub steal_above: usize,
+    /// For how long only its session may resume a task once the help is there: 60 s.
+    pub resume_window: Duration,
+    /// What is kept of finished tasks: 1 GiB, 7 days.
+    pub finished: Retention,
     /// The bounds.
     pub limits: Limits,
 }
@@ -53,6 +70,13 @@ impl Default for Config {
             group_expiry: 7 * DAY,
             topics: Retention { bytes: 64 * 1024 * 1024, age: Some(7 * DAY) },
             journal: Retention { bytes: 64 * 1024 * 1024, age: None },
+            lease: Duration::from_secs(30),
+            attempts: 3,
+            priority_step: Duration::from_secs(10 * 60),
+            critical_path: false,
+            steal_above: 5,
+            resume_window: Duration::from_secs(60),
+            finished: Retention { bytes: 1024 * 1024 * 1024, age: Some(7 * DAY) },
             limits: Limits::default(),
         }
     }
@@ -68,7 +92,17 @@ impl Config {
         let limits = &self.limits;
         limits.check_ack_timeout(self.ack_timeout)?;
         check("deliveries", || "the setting deliveries".into(), self.deliveries as usize, limits.deliveries as usize)?;
+        limits.check_lease(self.lease)?;
+        check("attempts", || "the setting attempts".into(), self.attempts as usize, limits.attempts as usize)?;
+        if self.priority_step != OrderKey::STRICT && self.priority_step > OrderKey::LONGEST_STEP {
+            let reason = "expected at most a year, or OrderKey::STRICT";
+            return Err(Invalid::new("priority step", &format!("{:?}", self.priority_step), reason).into());
+        }
         let needed = [
+            ("attempts", self.attempts as usize),
+            ("limits.tasks", limits.tasks),
+            ("limits.classes", limits.classes),
+            ("limits.sessions", limits.sessions),
             ("deliveries", self.deliveries as usize),
             ("limits.batch", limits.batch),
             ("limits.prefetch", limits.prefetch),

@@ -93,6 +93,18 @@ impl Params {
         self.0.iter().find(|(other, _)| **other == *name).map(|(_, value)| value)
     }
 
+    /// Adds a parameter.
+    pub fn push(&mut self, name: impl Into<Text>, value: impl Into<Value>) {
+        self.0.push((name.into(), value.into()));
+    }
+
+    /// About how many bytes they occupy besides themselves.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        let params = self.0.iter().map(|(name, value)| name.len() + size_of_val(value) + heap(value));
+        params.sum::<usize>() as u64
+    }
+
     /// All parameters in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
@@ -174,7 +186,7 @@ impl Record {
 
     /// Adds a parameter.
     pub fn with(mut self, name: impl Into<Text>, value: impl Into<Value>) -> Self {
-        self.params.0.push((name.into(), value.into()));
+        self.params.push(name, value);
         self
     }
 
@@ -246,8 +258,7 @@ impl Entry {
     #[must_use]
     pub fn weight(&self) -> u64 {
         let texts = [&self.component, &self.operation, &self.subject].map(|text| text.len());
-        let params = self.params.0.iter().map(|(name, value)| name.len() + size_of_val(value) + heap(value));
-        (size_of::<Self>() + texts.iter().sum::<usize>() + params.sum::<usize>()) as u64
+        (size_of::<Self>() + texts.iter().sum::<usize>()) as u64 + self.params.weight()
     }
 }
 

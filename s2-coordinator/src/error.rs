@@ -1,10 +1,15 @@
 //! What can go wrong, named by outcome.
 
+use crate::capability::Capabilities;
 use crate::dead_letter::DeadLetterId;
+use crate::dependency::{TaskId, TaskRef};
 use crate::escalation::EscalationId;
 use crate::event::{EventId, Position};
 use crate::invalid::Invalid;
+use crate::lease::Token;
 use crate::name::{GroupName, IdempotencyKey, Topic};
+use crate::swarm::SwarmId;
+use crate::task::TaskState;
 use crate::text::Text;
 
 /// Why a call did not do what was asked. A call that fails has changed nothing, unless it is [`Error::Backend`]: then it may
@@ -142,8 +147,86 @@ pub enum Error {
         decision: Text,
     },
 
-    /// The bus was closed.
-    #[error("the bus is closed")]
+    /// The claim was superseded: the task was handed to somebody else, ended, or was taken away.
+    #[error("claim {held} of task {task} is stale: {}", current_claim(.current))]
+    StaleLease {
+        /// The task.
+        task: TaskId,
+        /// The fencing token of the claim that was to be used.
+        held: Token,
+        /// That of the claim that counts, if there is one.
+        current: Option<Token>,
+    },
+
+    /// This very claim was ended before, in another way.
+    #[error("claim {held} of task {task} was ended before: {outcome}")]
+    AlreadyEnded {
+        /// The task.
+        task: TaskId,
+        /// The fencing token of the claim.
+        held: Token,
+        /// How it was ended.
+        outcome: &'static str,
+    },
+
+    /// The session was superseded by a newer one of its name, or has left.
+    #[error("incarnation {held} of session {session} is stale: {}", current_session(.current))]
+    StaleSession {
+        /// The session.
+        session: SwarmId,
+        /// Which one of that name called.
+        held: u64,
+        /// Which one counts, if there is one.
+        current: Option<u64>,
+    },
+
+    /// There is no such task, or it was forgotten.
+    #[error("there is no task {task}")]
+    UnknownTask {
+        /// What it was called.
+        task: TaskRef,
+    },
+
+    /// The key was used for a task that asks for something else.
+    #[error("key {key:?} belongs to task {original}, which asks for something else")]
+    TaskConflict {
+        /// The key.
+        key: IdempotencyKey,
+        /// The task that was submitted under it.
+        original: TaskId,
+    },
+
+    /// Tasks would wait for each other forever.
+    #[error("tasks would wait for each other forever: {}", chain(.cycle))]
+    DependencyCycle {
+        /// The tasks, each waiting for the next and the last one for the first.
+        cycle: Vec<TaskRef>,
+    },
+
+    /// The task is not where this can be done to it.
+    #[error("task {task} is {state}: {expected}")]
+    WrongState {
+        /// The task.
+        task: TaskId,
+        /// Where it is.
+        state: TaskState,
+        /// Where it should be.
+        expected: &'static str,
+    },
+
+    /// The session does not offer what the task requires.
+    #[error("session {session} cannot do task {task}: it lacks {missing}")]
+    NotEligible {
+        /// The session.
+        session: SwarmId,
+        /// The task.
+        task: TaskId,
+        /// What it lacks.
+        missing: Capabilities,
+    },
+
+    /// The handle was closed.
+    #[error("it is closed")]
     Closed,
 
     /// There is no tokio runtime in this thread. It must have its timer enabled, unless the store has a clock of its own.
@@ -176,6 +259,25 @@ pub enum Error {
     },
 }
 
+fn current_claim(current: &Option<Token>) -> String {
+    match current {
+        Some(current) => format!("claim {current} counts now"),
+        None => "nobody has the task".to_owned(),
+    }
+}
+
+fn current_session(current: &Option<u64>) -> String {
+    match current {
+        Some(current) => format!("incarnation {current} counts now"),
+        None => "it has left".to_owned(),
+    }
+}
+
+fn chain(cycle: &[TaskRef]) -> String {
+    let around = cycle.iter().chain(cycle.first());
+    around.map(ToString::to_string).collect::<Vec<_>>().join(" → ")
+}
+
 fn superseded(current: &Option<u32>) -> String {
     match current {
         Some(current) => format!("delivery {current} counts now"),
@@ -201,6 +303,14 @@ impl Error {
             Self::UnknownDeadLetter { .. } => "S2_UNKNOWN_DEAD_LETTER",
             Self::UnknownEscalation { .. } => "S2_UNKNOWN_ESCALATION",
             Self::AlreadyResolved { .. } => "S2_ALREADY_RESOLVED",
+            Self::StaleLease { .. } => "S2_STALE_LEASE",
+            Self::AlreadyEnded { .. } => "S2_ALREADY_ENDED",
+            Self::StaleSession { .. } => "S2_STALE_SESSION",
+            Self::UnknownTask { .. } => "S2_UNKNOWN_TASK",
+            Self::TaskConflict { .. } => "S2_TASK_CONFLICT",
+            Self::DependencyCycle { .. } => "S2_DEPENDENCY_CYCLE",
+            Self::WrongState { .. } => "S2_WRONG_STATE",
+            Self::NotEligible { .. } => "S2_NOT_ELIGIBLE",
             Self::Closed => "S2_CLOSED",
             Self::NoRuntime => "S2_NO_RUNTIME",
             Self::LayoutMismatch { .. } => "S2_LAYOUT_MISMATCH",

@@ -26,6 +26,14 @@ use crate::trace::TraceToken;
 /// The content type of JSON payloads.
 pub const CONTENT_TYPE_JSON: Text = Text::from_static("application/json");
 
+pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Invalid> {
+    serde_json::to_vec(value).map_err(|error| Invalid::new("JSON payload", std::any::type_name::<T>(), error))
+}
+
+pub(crate) fn from_json<T: DeserializeOwned>(data: &[u8]) -> Result<T, Invalid> {
+    serde_json::from_slice(data).map_err(|error| Invalid::new("JSON payload", &String::from_utf8_lossy(data), error))
+}
+
 /// The id of one event, given by the bus. As text: a UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId(Uuid);
@@ -147,9 +155,7 @@ impl NewEvent {
     ///
     /// [`Invalid`] when `value` has no JSON form.
     pub fn with_json<T: Serialize + ?Sized>(self, value: &T) -> Result<Self, Invalid> {
-        let json = serde_json::to_vec(value)
-            .map_err(|error| Invalid::new("JSON payload", std::any::type_name::<T>(), error))?;
-        Ok(self.with_data(json).with_content_type(CONTENT_TYPE_JSON))
+        Ok(self.with_data(to_json(value)?).with_content_type(CONTENT_TYPE_JSON))
     }
 
     /// Sets the media type of the payload.
@@ -291,8 +297,7 @@ impl Event {
     ///
     /// [`Invalid`] when the payload is not the JSON form of a `T`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Invalid> {
-        serde_json::from_slice(&self.data)
-            .map_err(|error| Invalid::new("JSON payload", &String::from_utf8_lossy(&self.data), error))
+        from_json(&self.data)
     }
 
     /// The value of an extension attribute.

@@ -6,9 +6,12 @@
 use std::time::Duration;
 
 use crate::dead_letter::DeadLetters;
+use crate::ending::{Ending, Retry};
 use crate::error::Error;
 use crate::event::NewEvent;
 use crate::invalid::Invalid;
+use crate::registry::Profile;
+use crate::task::{NewTask, When};
 
 /// The limits of a fleet. The defaults suit agents that exchange documents, not films.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,30 @@ pub struct Limits {
     pub groups: usize,
     /// What one topic may hold that is not settled: events, dead letters and idempotency keys, in bytes: 1 GiB.
     pub backlog_bytes: u64,
+    /// Tasks of one fleet that are not finished: 10,000,000.
+    pub tasks: usize,
+    /// Different sets of requirements among them: 10,000.
+    pub classes: usize,
+    /// Sessions of one fleet: 10,000.
+    pub sessions: usize,
+    /// Capabilities that one session offers or one task requires: 64.
+    pub capabilities: usize,
+    /// Tags of one task: 16.
+    pub tags: usize,
+    /// Tasks that one task depends on, or waits for when it is blocked: 500.
+    pub dependencies: usize,
+    /// How deep parts of tasks may nest: 16.
+    pub depth: u32,
+    /// Parts that one task may have, over its life: 100.
+    pub children: usize,
+    /// How often a task may be tried: 100.
+    pub attempts: u32,
+    /// A lease, and how long one attempt may take: 24 h.
+    pub lease: Duration,
+    /// Tasks that one session may have at a time: 1,000.
+    pub leases: usize,
+    /// Bytes of evidence in a completion: 8 KiB.
+    pub evidence_bytes: usize,
 }
 
 impl Default for Limits {
@@ -58,6 +85,18 @@ impl Default for Limits {
             topics: 10_000,
             groups: 1_000,
             backlog_bytes: 1024 * 1024 * 1024,
+            tasks: 10_000_000,
+            classes: 10_000,
+            sessions: 10_000,
+            capabilities: 64,
+            tags: 16,
+            dependencies: 500,
+            depth: 16,
+            children: 100,
+            attempts: 100,
+            lease: Duration::from_secs(24 * 60 * 60),
+            leases: 1_000,
+            evidence_bytes: 8 * 1024,
         }
     }
 }
@@ -88,6 +127,108 @@ impl Limits {
             }
             None => Ok(()),
         }
+    }
+
+    /// Checks a batch of tasks, as far as it can be told from themselves; backends call it before they write anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LimitExceeded`] or [`Error::Invalid`] that names the task and what is wrong with it.
+    pub fn check_tasks(&self, tasks: &[NewTask]) -> Result<(), Error> {
+        check("batch", || "a batch of tasks".into(), tasks.len(), self.batch)?;
+        tasks.iter().enumerate().try_for_each(|(nth, task)| self.check_task(nth, task))
+    }
+
+    fn check_task(&self, nth: usize, task: &NewTask) -> Result<(), Error> {
+        let what = |part: &'static str| move || format!("{part} of task {nth} ({})", task.kind);
+        check("payload_bytes", what("the payload"), task.data.len(), self.payload_bytes)?;
+        let content_type = task.content_type.as_ref().map_or(0, |text| text.len());
+        check("header_bytes", what("the content type"), content_type, self.header_bytes)?;
+        check("capabilities", what("the requirements"), task.requires.len(), self.capabilities)?;
+        check("tags", what("the tags"), task.tags.len(), self.tags)?;
+        check("dependencies", what("the dependencies"), task.after.len(), self.dependencies)?;
+        let attempts = task.attempts.unwrap_or(1);
+        check("attempts", what("the attempts"), attempts as usize, self.attempts as usize)?;
+        if attempts == 0 {
+            return Err(Invalid::new("attempts", "0", format!("task {nth} ({}) could never run", task.kind)).into());
+        }
+        if let Some(When::In(delay)) = task.start {
+            self.check_delay(delay)?;
+        }
+        [task.lease, task.timeout].into_iter().flatten().try_for_each(|lease| self.check_lease(lease))
+    }
+
+    /// Checks what a session says about itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LimitExceeded`].
+    pub fn check_profile(&self, profile: &Profile) -> Result<(), Error> {
+        let what = || format!("session {}", profile.session);
+        check("capabilities", what, profile.capabilities.len(), self.capabilities)
+    }
+
+    /// Checks how a claim is to be ended, as far as it can be told from itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LimitExceeded`] or [`Error::Invalid`].
+    pub fn check_ending(&self, ending: &Ending) -> Result<(), Error> {
+        match ending {
+            Ending::Release => Ok(()),
+            Ending::Complete(completion) => {
+                let result = &completion.result;
+                check("payload_bytes", || "a result".into(), result.data.len(), self.payload_bytes)?;
+                let content_type = result.content_type.as_ref().map_or(0, |text| text.len());
+                check("header_bytes", || "the content type of a result".into(), content_type, self.header_bytes)?;
+                let evidence = usize::try_from(result.evidence.weight()).unwrap_or(usize::MAX);
+                check("evidence_bytes", || "the evidence".into(), evidence, self.evidence_bytes)?;
+                self.check_tasks(&completion.tasks)?;
+                self.check_events(&completion.events)
+            }
+            Ending::Fail { reason, retry } => {
+                if let Retry::After(delay) = retry {
+                    self.check_delay(*delay)?;
+                }
+                self.check_reason(reason)
+            }
+            Ending::Refuse { reason, delay } => {
+                self.check_delay(delay.unwrap_or_default())?;
+                self.check_reason(reason)
+            }
+            Ending::Block(blocker) => {
+                self.check_reason(&blocker.reason)?;
+                let waits = blocker.help.len() + blocker.on.len();
+                check("dependencies", || "what a blocked task waits for".into(), waits, self.dependencies)?;
+                let requires = blocker.requires.len();
+                check("capabilities", || "the requirements of a blocker".into(), requires, self.capabilities)?;
+                self.check_tasks(&blocker.help)
+            }
+        }
+    }
+
+    /// Checks how many tasks a claim asks for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LimitExceeded`] when it is more than `batch`; [`Error::Invalid`] when it is zero.
+    pub fn check_claim(&self, max: usize) -> Result<(), Error> {
+        if max == 0 {
+            return Err(Invalid::new("claim", "0", format!("expected 1 to {} tasks", self.batch)).into());
+        }
+        check("batch", || "a claim".into(), max, self.batch)
+    }
+
+    /// Checks a lease, or how long an attempt may take.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LimitExceeded`], in milliseconds, when it is more than `lease`; [`Error::Invalid`] when it is zero.
+    pub fn check_lease(&self, lease: Duration) -> Result<(), Error> {
+        if lease.is_zero() {
+            return Err(Invalid::new("lease", "0", "a task could never be done").into());
+        }
+        check_ms("lease", "a lease in ms", lease, self.lease)
     }
 
     /// Checks the size of a page.

@@ -223,6 +223,24 @@ name! {
 }
 
 name! {
+    /// What is to be done, such as `review`. Letters, digits and `. _ - / :`.
+    TaskKind, "task kind", Charset::Word
+}
+
+name! {
+    /// What a task touches, such as `legal`. Letters, digits and `. _ - / :`.
+    Tag, "tag", Charset::Word
+}
+
+impl Tag {
+    /// Whether a task with this tag is critical unless said otherwise: legal and safety matters.
+    #[must_use]
+    pub fn is_critical(&self) -> bool {
+        matches!(self.as_str(), "legal" | "safety")
+    }
+}
+
+name! {
     /// The name of an extension attribute of an event: lower-case letters and digits, as CloudEvents asks.
     HeaderName, "header name", Charset::Attribute
 }

@@ -38,11 +38,22 @@ impl Priority {
     pub const fn level(self) -> u8 {
         self as u8
     }
+
+    /// `P0` to `P3`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::P0 => "P0",
+            Self::P1 => "P1",
+            Self::P2 => "P2",
+            Self::P3 => "P3",
+        }
+    }
 }
 
 impl fmt::Display for Priority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "P{}", self.level())
+        f.write_str(self.as_str())
     }
 }
 

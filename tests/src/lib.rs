@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use s2_coordinator::conformance::{Backend, Fleet};
-use s2_coordinator::{Config, EventBus, Inbox, Journal, ManualClock, MemoryStore, Timestamp};
+use s2_coordinator::{Config, EventBus, Inbox, Journal, ManualClock, MemoryStore, Scheduler, Timestamp};
 
 /// 2025-11-12T09:00:00Z: where the clocks of the tests begin.
 pub const START: Timestamp = Timestamp::from_micros(1_762_938_000_000_000);
@@ -60,6 +60,10 @@ impl Backend for Memory {
 impl Fleet for MemoryFleet {
     fn bus(&self) -> Arc<dyn EventBus> {
         Arc::new(self.store.bus())
+    }
+
+    fn scheduler(&self) -> Option<Arc<dyn Scheduler>> {
+        Some(Arc::new(self.store.scheduler()))
     }
 
     fn inbox(&self) -> Option<Arc<dyn Inbox>> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use s2_coordinator::conformance::{Backend, Fleet};
+use s2_coordinator::conformance::{Backend, Fleet, Guarantee};
 use s2_coordinator::{Config, EventBus, Inbox, Journal, ManualClock, RedisStore, SwarmId};
 
 use crate::START;
@@ -76,6 +76,13 @@ impl RedisFleet {
 impl Backend for Redis {
     async fn fleet(&self, config: Config) -> Box<dyn Fleet> {
         Box::new(RedisFleet::new(&self.server, config).await)
+    }
+
+    fn guarantees(&self) -> &[Guarantee] {
+        // Everything else.
+        let (last, others) = Guarantee::ALL.split_last().expect("there are some");
+        assert_eq!(*last, Guarantee::Scheduler);
+        others
     }
 }
 

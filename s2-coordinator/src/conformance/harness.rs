@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::inbox::Inbox;
 use crate::journal::Journal;
+use crate::scheduler::Scheduler;
 
 /// What a backend may or may not promise. Without any, it publishes, delivers to groups and acks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,6 +38,8 @@ pub enum Guarantee {
     Journal,
     /// Escalations are kept.
     Inbox,
+    /// Tasks are scheduled.
+    Scheduler,
 }
 
 impl Guarantee {
@@ -52,6 +55,7 @@ impl Guarantee {
         Self::Retention,
         Self::Journal,
         Self::Inbox,
+        Self::Scheduler,
     ];
 }
 
@@ -75,6 +79,11 @@ pub trait Fleet: Debug + Send + Sync + 'static {
 
     /// Its inbox, if it promises one.
     fn inbox(&self) -> Option<Arc<dyn Inbox>> {
+        None
+    }
+
+    /// Another scheduler of this fleet, which can be closed on its own, if it promises one.
+    fn scheduler(&self) -> Option<Arc<dyn Scheduler>> {
         None
     }
 
@@ -121,7 +130,7 @@ pub(super) struct Case {
 /// Lists the cases of a module with the guarantees that each needs.
 macro_rules! cases {
     ($($name:ident: [$($need:ident),*];)*) => {
-        pub(super) const CASES: &[crate::conformance::harness::Case] = &[$(
+        pub(in crate::conformance) const CASES: &[crate::conformance::harness::Case] = &[$(
             crate::conformance::harness::Case {
                 name: stringify!($name),
                 needs: &[$(crate::conformance::harness::Guarantee::$need),*],

@@ -1,7 +1,7 @@
 //! The suites that every backend must pass.
 //!
 //! A promise that only prose keeps is broken by the second backend. Here each promise of [`EventBus`](crate::EventBus),
-//! [`Journal`](crate::Journal) and [`Inbox`](crate::Inbox) is a case that any implementation can run: say how to make a
+//! [`Scheduler`](crate::Scheduler), [`Journal`](crate::Journal) and [`Inbox`](crate::Inbox) is a case that any implementation can run: say how to make a
 //! fresh fleet, declare what the backend [`Guarantee`]s, and [`run`] selects the cases. A backend that does not offer
 //! something says so, and the report shows what was left out.
 //!
@@ -9,7 +9,7 @@
 //! use std::{sync::Arc, time::Duration};
 //! use async_trait::async_trait;
 //! use s2_coordinator::conformance::{Backend, Fleet, Guarantee, run};
-//! use s2_coordinator::{Config, EventBus, Inbox, Journal, ManualClock, MemoryStore, Timestamp};
+//! use s2_coordinator::{Config, EventBus, Inbox, Journal, ManualClock, MemoryStore, Scheduler, Timestamp};
 //!
 //! #[derive(Debug)]
 //! struct Memory;
@@ -29,6 +29,7 @@
 //! #[async_trait]
 //! impl Fleet for InMemory {
 //!     fn bus(&self) -> Arc<dyn EventBus> { Arc::new(self.0.bus()) }
+//!     fn scheduler(&self) -> Option<Arc<dyn Scheduler>> { Some(Arc::new(self.0.scheduler())) }
 //!     fn inbox(&self) -> Option<Arc<dyn Inbox>> { Some(Arc::new(self.0.inbox())) }
 //!     fn journal(&self) -> Option<Arc<dyn Journal>> { Some(Arc::new(self.0.journal())) }
 //!     async fn advance(&self, by: Duration) { self.1.advance(by) }
@@ -56,6 +57,7 @@ mod publish;
 mod replay;
 mod retention;
 mod settle;
+mod scheduler;
 mod suite;
 
 pub use harness::{Backend, Fleet, Guarantee};

@@ -7,6 +7,17 @@ use std::time::Duration;
 use crate::conformance::harness::{Backend, Case, Given, Guarantee};
 
 const SUITES: &[(&str, &[Case])] = &[
+    ("tasks", crate::conformance::scheduler::submit::CASES),
+    ("claim", crate::conformance::scheduler::claim::CASES),
+    ("fencing", crate::conformance::scheduler::fencing::CASES),
+    ("order", crate::conformance::scheduler::order::CASES),
+    ("dependencies", crate::conformance::scheduler::dependencies::CASES),
+    ("failures", crate::conformance::scheduler::failures::CASES),
+    ("block", crate::conformance::scheduler::block::CASES),
+    ("steal", crate::conformance::scheduler::steal::CASES),
+    ("why", crate::conformance::scheduler::why::CASES),
+    ("guard", crate::conformance::scheduler::guard::CASES),
+    ("registry", crate::conformance::scheduler::registry::CASES),
     ("publish", crate::conformance::publish::CASES),
     ("delivery", crate::conformance::delivery::CASES),
     ("settle", crate::conformance::settle::CASES),

@@ -40,10 +40,17 @@ impl Effects {
         }
     }
 
-    /// A number that the fleet has not used: incarnations and consumers.
+    /// A number that the fleet has not used: tasks, tokens, incarnations. Numbers rise, also from one life of the fleet to
+    /// the next.
     pub(super) fn number(&mut self) -> u64 {
-        self.last_number += 1;
-        self.last_number
+        self.numbers(1)
+    }
+
+    /// The first of so many numbers in a row.
+    pub(super) fn numbers(&mut self, count: usize) -> u64 {
+        let first = self.now.as_micros().max(self.last_number + 1);
+        self.last_number = first + (count as u64).saturating_sub(1);
+        first
     }
 
     /// A place in a queue: the one that is held, or a new one.

@@ -19,6 +19,7 @@ mod topic;
 mod grave;
 mod place;
 mod topics;
+mod tasks;
 // What the bus does to it.
 mod publish;
 mod settle;
@@ -33,8 +34,10 @@ mod handle;
 mod subscription;
 mod tail;
 mod bus;
+mod scheduler;
 
 pub use bus::MemoryBus;
 pub use inbox::MemoryInbox;
 pub use journal::MemoryJournal;
+pub use scheduler::MemoryScheduler;
 pub use store::{MemoryStore, MemoryStoreBuilder, Step};

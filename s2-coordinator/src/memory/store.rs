@@ -15,6 +15,7 @@ use crate::escalation::{NewEscalation, Raised};
 use crate::event::{NewEvent, Position, Published};
 use crate::memory::effects::Effects;
 use crate::memory::escalations::InboxState;
+use crate::memory::tasks::Tasks;
 use crate::memory::topics::Topics;
 use crate::random::Random;
 use crate::time::Timestamp;
@@ -24,6 +25,7 @@ use crate::time::Timestamp;
 pub(super) struct Inner {
     pub(super) fx: Effects,
     pub(super) topics: Topics,
+    pub(super) tasks: Tasks,
     pub(super) inbox: InboxState,
     /// Until when the timer task sleeps.
     asleep_until: Timestamp,
@@ -33,19 +35,27 @@ impl Inner {
     /// Does what time has brought, in the order in which it brought it.
     fn catch_up(&mut self, now: Timestamp) {
         let now = self.fx.now.max(now);
+        self.tasks.begin(&mut self.fx);
         while self.fx.due <= now {
             let due = self.fx.due;
             self.fx.now = self.fx.now.max(due);
             self.topics.sweep(&mut self.fx);
+            self.tasks.sweep(&mut self.fx);
             self.fx.journal.trim(self.fx.now);
             let journal = self.fx.journal.aged_at().unwrap_or(Timestamp::MAX);
-            self.fx.due = self.topics.next_due(&self.fx).min(journal);
+            self.fx.due = self.topics.next_due(&self.fx).min(self.tasks.next_due(&self.fx)).min(journal);
             if self.fx.due <= due {
                 debug_assert!(due == Timestamp::MAX, "what was due is done");
                 break;
             }
         }
         self.fx.now = now;
+    }
+
+    /// Does what follows from the step, and answers when the next one is needed.
+    fn conclude(&mut self) -> Timestamp {
+        self.tasks.conclude(&mut self.fx);
+        if self.tasks.has_chores() { Timestamp::EPOCH } else { self.fx.due }
     }
 }
 
@@ -65,9 +75,10 @@ impl Shared {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.catch_up(self.clock.now());
         let result = act(&mut inner);
-        let oversleeps = inner.fx.due < inner.asleep_until;
+        let needed = inner.conclude();
+        let oversleeps = needed < inner.asleep_until;
         if oversleeps {
-            inner.asleep_until = inner.fx.due;
+            inner.asleep_until = needed;
         }
         let wakers = std::mem::take(&mut inner.fx.wakers);
         drop(inner);
@@ -81,8 +92,8 @@ impl Shared {
     /// Answers until when the timer task may sleep.
     pub(super) fn fall_asleep(&self) -> Timestamp {
         self.step(|inner| {
-            inner.asleep_until = inner.fx.due;
-            inner.fx.due
+            inner.asleep_until = inner.conclude();
+            inner.asleep_until
         })
     }
 }
@@ -260,6 +271,7 @@ impl MemoryStoreBuilder {
         let inner = Inner {
             fx: Effects::new(Arc::clone(&config), random),
             topics: Topics::default(),
+            tasks: Tasks::default(),
             inbox: InboxState::default(),
             asleep_until: Timestamp::EPOCH,
         };

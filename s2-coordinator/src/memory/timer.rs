@@ -4,14 +4,12 @@
 //! per store sleeps until the earliest deadline. It keeps nothing alive and decides nothing: every step does first what
 //! time has brought, so a late task changes no answer.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::task::Poll;
 
 use tokio::runtime::Handle;
 
+use crate::clock::either;
 use crate::error::Error;
 use crate::memory::store::Shared;
 
@@ -33,17 +31,10 @@ async fn keep_time(running: Running) {
         let due = store.fall_asleep();
         let (clock, rearm) = (Arc::clone(&store.clock), Arc::clone(&store.rearm));
         drop(store);
+        // There may be so much to do that it takes many steps.
+        tokio::task::yield_now().await;
         either(rearm.notified(), clock.sleep_until(due)).await;
     }
-}
-
-async fn either(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
-    let (mut one, mut other) = (pin!(one), pin!(other));
-    poll_fn(|cx| match (one.as_mut().poll(cx), other.as_mut().poll(cx)) {
-        (Poll::Pending, Poll::Pending) => Poll::Pending,
-        _ => Poll::Ready(()),
-    })
-    .await;
 }
 
 /// Says that the task has ended, also when its runtime was shut down. Whoever waits on another runtime is woken, and
@@ -57,6 +48,7 @@ impl Drop for Running {
         if !std::thread::panicking() {
             store.step(|inner| {
                 inner.topics.wake_all(&mut inner.fx);
+                inner.tasks.wake_all(&mut inner.fx);
                 let tails = inner.fx.journal.tails.all(|_| true);
                 inner.fx.wake(tails);
             });

@@ -27,10 +27,19 @@ impl WaitList {
         self.waiting.remove(&ticket).is_some()
     }
 
+    /// The place of the longest waiter whose consumer qualifies.
+    pub(super) fn ticket(&self, qualifies: impl Fn(u64) -> bool) -> Option<Ticket> {
+        self.waiting.iter().find(|(_, (consumer, _))| qualifies(*consumer)).map(|(ticket, _)| *ticket)
+    }
+
+    /// Removes a waiter that is to be woken.
+    pub(super) fn take(&mut self, ticket: Ticket) -> Option<Waker> {
+        self.waiting.remove(&ticket).map(|(_, waker)| waker)
+    }
+
     /// Removes the longest waiter whose consumer qualifies.
     pub(super) fn first(&mut self, qualifies: impl Fn(u64) -> bool) -> Option<Waker> {
-        let (&ticket, _) = self.waiting.iter().find(|(_, (consumer, _))| qualifies(*consumer))?;
-        self.waiting.remove(&ticket).map(|(_, waker)| waker)
+        self.take(self.ticket(qualifies)?)
     }
 
     /// Removes all waiters whose consumer qualifies.

@@ -1,0 +1,14 @@
+//! Cases of [`Scheduler`](crate::Scheduler).
+
+mod kit;
+pub(super) mod submit;
+pub(super) mod claim;
+pub(super) mod fencing;
+pub(super) mod order;
+pub(super) mod dependencies;
+pub(super) mod failures;
+pub(super) mod block;
+pub(super) mod steal;
+pub(super) mod why;
+pub(super) mod guard;
+pub(super) mod registry;

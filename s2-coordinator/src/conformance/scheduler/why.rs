@@ -1,0 +1,186 @@
+//! Why a task is not running.
+
+use crate::conformance::harness::{Given, Outcome, cases};
+use crate::conformance::scheduler::kit::{LEASE, MINUTE, World, capabilities, key_of, keyed, requiring, task};
+use crate::dependency::{Dependency, OnFailure};
+use crate::ending::{Blocker, Ending, Retry};
+use crate::error::Error;
+use crate::outcome::Cause;
+use crate::swarm::SwarmId;
+use crate::task::TaskState;
+use crate::why::Why;
+
+cases! {
+    it_waits_for_others: [Scheduler];
+    its_time_has_not_come: [Scheduler];
+    nobody_is_there_or_nobody_can: [Scheduler];
+    others_come_first: [Scheduler];
+    it_is_in_somebodys_own_queue: [Scheduler];
+    everybody_who_could_has_refused: [Scheduler];
+    somebody_has_it: [Scheduler];
+    it_waits_for_help: [Scheduler];
+    it_is_over: [Scheduler];
+}
+
+async fn it_waits_for_others(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let first = world.submit(task()).await?;
+    let second = world.submit(task().after(first)).await?;
+    let last = world.submit(task().after(second).after(first)).await?;
+    let on = vec![(first, TaskState::Ready), (second, TaskState::Waiting)];
+    assert_eq!(world.scheduler.why(last).await?, Why::Waiting { on, count: 2 });
+    let many = world.submit_all((0..30).map(|nth| keyed(&format!("task-{nth}")))).await?;
+    let all = (0..30).rev().fold(task(), |task, nth| task.after(key_of(&format!("task-{nth}"))));
+    let all = world.submit(all).await?;
+    let on = many[..20].iter().map(|id| (*id, TaskState::Ready)).collect();
+    assert_eq!(world.scheduler.why(all).await?, Why::Waiting { on, count: 30 });
+    Ok(())
+}
+
+async fn its_time_has_not_come(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let session = world.session("one").await?;
+    let later = world.submit(task().with_start(MINUTE)).await?;
+    let start = world.scheduler.task(later).await?.task.start;
+    assert_eq!(world.scheduler.why(later).await?, Why::NotYet { start });
+    let failed = world.submit(task()).await?;
+    let granted = world.grant(&session).await?;
+    let ending = Ending::Fail { reason: "flaky".into(), retry: Retry::After(MINUTE) };
+    world.end(granted.lease, ending).await?;
+    let why = Why::BacksOff { until: start, failures: 1, reason: "flaky".into() };
+    assert_eq!(world.scheduler.why(failed).await?, why);
+    Ok(())
+}
+
+async fn nobody_is_there_or_nobody_can(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let id = world.submit(requiring(&["a", "b", "c"])).await?;
+    assert_eq!(world.scheduler.why(id).await?, Why::NoSession);
+    let far = world.session_with("far", &["a"]).await?;
+    let near = world.session_with("near", &["b", "c"]).await?;
+    let closest = near.incarnation().session.clone();
+    let why = Why::NotCapable { closest, missing: capabilities(&["a"]) };
+    assert_eq!(world.scheduler.why(id).await?, why);
+    near.leave().await?;
+    let closest = far.incarnation().session.clone();
+    let why = Why::NotCapable { closest, missing: capabilities(&["b", "c"]) };
+    assert_eq!(world.scheduler.why(id).await?, why);
+    Ok(())
+}
+
+async fn others_come_first(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let all = world.submit_all((0..1_200).map(|_| requiring(&["a"]))).await?;
+    let _sessions = [
+        world.session_with("one", &["a"]).await?,
+        world.session_with("two", &["a", "b"]).await?,
+        world.session_with("three", &["b"]).await?,
+    ];
+    for (nth, ahead) in [(0, 0), (7, 7), (999, 999), (1_000, 1_000), (1_199, 1_000)] {
+        assert_eq!(world.scheduler.why(all[nth]).await?, Why::Queued { ahead, eligible: 2 });
+    }
+    Ok(())
+}
+
+async fn it_is_in_somebodys_own_queue(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let session = SwarmId::from_static("one");
+    let assigned = || requiring(&["a"]).with_assignee(session.clone());
+    let all = world.submit_all([assigned(), assigned()]).await?;
+    assert_eq!(world.scheduler.why(all[1]).await?, Why::Absent { session: session.clone() });
+    let lesser = world.session("one").await?;
+    let why = Why::NotCapable { closest: session.clone(), missing: capabilities(&["a"]) };
+    assert_eq!(world.scheduler.why(all[1]).await?, why);
+    let able = world.session_with("one", &["a"]).await?;
+    drop(lesser);
+    assert_eq!(world.scheduler.why(all[1]).await?, Why::Assigned { session: session.clone(), ahead: 1 });
+    let granted = world.grant(&able).await?;
+    world.end(granted.lease, Ending::Refuse { reason: "x".into(), delay: Some(MINUTE) }).await?;
+    let until = granted.task.submitted + MINUTE;
+    assert_eq!(world.scheduler.why(all[0]).await?, Why::Refused { until });
+    Ok(())
+}
+
+async fn everybody_who_could_has_refused(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let id = world.submit(requiring(&["a"])).await?;
+    let able = [world.session_with("one", &["a"]).await?, world.session_with("two", &["a"]).await?];
+    let _other = world.session("other").await?;
+    let start = world.scheduler.task(id).await?.task.submitted;
+    for (nth, session) in able.iter().enumerate() {
+        assert_eq!(world.scheduler.why(id).await?, Why::Queued { ahead: 0, eligible: 2 });
+        let granted = world.grant(session).await?;
+        let delay = MINUTE * u32::try_from(2 - nth).expect("a small number");
+        world.end(granted.lease, Ending::Refuse { reason: "x".into(), delay: Some(delay) }).await?;
+    }
+    assert_eq!(world.scheduler.why(id).await?, Why::Refused { until: start + MINUTE });
+    world.advance(MINUTE).await;
+    assert_eq!(world.scheduler.why(id).await?, Why::Queued { ahead: 0, eligible: 2 });
+    Ok(())
+}
+
+async fn somebody_has_it(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let session = world.session("one").await?;
+    let id = world.submit(task()).await?;
+    let granted = world.grant(&session).await?;
+    let since = granted.task.submitted;
+    let running = |deadline| {
+        let by = session.incarnation().clone();
+        Why::Running { by, lease: granted.lease, since, deadline }
+    };
+    assert_eq!(world.scheduler.why(id).await?, running(since + LEASE));
+    world.advance(LEASE / 2).await;
+    world.renew(granted.lease).await?;
+    assert_eq!(world.scheduler.why(id).await?, running(since + LEASE / 2 + LEASE));
+    Ok(())
+}
+
+async fn it_waits_for_help(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let (owner, helper) = (world.session("owner").await?, world.session("helper").await?);
+    let id = world.submit(task()).await?;
+    let granted = world.grant(&owner).await?;
+    let blocker = Blocker { awaited: true, ..Blocker::new("488 not acceptable").with_help(task()) };
+    world.end(granted.lease, Ending::Block(blocker)).await?;
+    let help = world.grant(&helper).await?;
+    let session = owner.incarnation().session.clone();
+    let on = vec![(help.task.id, TaskState::Claimed)];
+    let why = Why::Blocked { session: session.clone(), reason: "488 not acceptable".into(), on, count: 1 };
+    assert_eq!(world.scheduler.why(id).await?, why);
+    world.complete(help.lease).await?;
+    let until = granted.task.submitted + MINUTE;
+    assert_eq!(world.scheduler.why(id).await?, Why::Resumable { session, until });
+    Ok(())
+}
+
+async fn it_is_over(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let session = world.session("one").await?;
+    let ids = world.submit_all([task(), task().with_attempts(1), task(), task(), task().with_deadline(MINUTE)]).await?;
+    let [done, failed, fatal, cancelled, overdue] = ids[..] else { panic!("five") };
+    let depends = world.submit(task().after(failed)).await?;
+    let held = task().after(Dependency::on(failed).with_on_failure(OnFailure::Hold));
+    let held = world.submit(held).await?;
+    let granted = world.take(&session, 3).await?;
+    world.complete(granted[0].lease).await?;
+    world.end(granted[1].lease, Ending::Fail { reason: "flaky".into(), retry: Retry::Backoff }).await?;
+    world.end(granted[2].lease, Ending::Fail { reason: "no".into(), retry: Retry::Never }).await?;
+    world.scheduler.cancel(cancelled, "not needed".into()).await?;
+    world.advance(MINUTE).await;
+    let of = |cause, reason: Option<&'static str>| Why::Failed { cause, reason: reason.map(Into::into) };
+    for (id, why) in [
+        (done, Why::Done),
+        (failed, of(Cause::Attempts, Some("flaky"))),
+        (fatal, of(Cause::Fatal, Some("no"))),
+        (cancelled, Why::Cancelled { reason: "not needed".into() }),
+        (overdue, of(Cause::Overdue, None)),
+        (depends, of(Cause::Dependency { task: failed }, None)),
+        (held, Why::OnHold { because: failed }),
+    ] {
+        assert_eq!(world.scheduler.why(id).await?, why);
+    }
+    let json = serde_json::to_value(world.scheduler.why(depends).await?).expect("JSON");
+    assert_eq!(json["why"], "failed");
+    Ok::<_, Error>(())
+}

@@ -1,0 +1,175 @@
+//! Handing tasks out.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use crate::dependency::TaskId;
+use crate::error::Error;
+use crate::lease::{Claim, Grant, Incarnation, Lease, Token, lease_end};
+use crate::limits::check;
+use crate::memory::effects::Effects;
+use crate::memory::tasks::slot::{Hold, State};
+use crate::memory::tasks::{Tasks, named, record};
+use crate::memory::wait::Ticket;
+use crate::time::Timestamp;
+
+impl Tasks {
+    /// What a session can have at once.
+    pub(in crate::memory) fn take(&mut self, claim: &Claim, fx: &mut Effects) -> Result<Vec<Grant>, Error> {
+        let (limits, number) = (&fx.config.limits, claim.by.number);
+        limits.check_claim(claim.max)?;
+        let session = self.sessions.check(&claim.by)?;
+        if let Some(leases) = session.granted(claim.request) {
+            let held = |lease: &Lease| {
+                let slot = self.slots.get(&lease.task)?;
+                slot.hold_of(lease.token).ok().and_then(|_| slot.grant())
+            };
+            return Ok(leases.iter().filter_map(held).collect());
+        }
+        let has = session.held.len();
+        check("leases", || format!("session {}", claim.by.session), has + 1, limits.leases)?;
+        let room = claim.max.min(limits.leases - has);
+        let mut granted = Vec::new();
+        while granted.len() < room
+            && let Some(id) = self.next_for(number, fx)
+        {
+            granted.extend(self.grant(id, &claim.by, None, fx));
+        }
+        if !granted.is_empty()
+            && let Some(session) = self.sessions.get_mut(number)
+        {
+            session.remember(claim.request, granted.iter().map(|grant| grant.lease).collect());
+        }
+        Ok(granted)
+    }
+
+    /// What a session does next: what it may resume and what is in its own queue, then what is in any queue, and if it has
+    /// nothing at all, what it can steal.
+    fn next_for(&mut self, number: u64, fx: &mut Effects) -> Option<TaskId> {
+        let session = self.sessions.get(number)?;
+        let (kind, name) = (session.kind, &session.incarnation.session);
+        let skip = |task: TaskId| session.refuses(task);
+        let may = |class| self.queues.may(kind, class);
+        let resumable = session.resumable.iter().copied().find(|place| {
+            let state = self.slots.get(&place.task).map(|slot| &slot.state);
+            matches!(state, Some(State::Resumable(blocked, _)) if !blocked.awaited)
+        });
+        let own = self.own.first(name, may, skip).map(|(place, _)| place);
+        if let Some(place) = resumable.into_iter().chain(own).min() {
+            return Some(place.task);
+        }
+        let skip: Option<&dyn Fn(TaskId) -> bool> = if session.refuses_any() { Some(&skip) } else { None };
+        if let Some((place, _)) = self.queues.first(kind, skip) {
+            return Some(place.task);
+        }
+        if !session.held.is_empty() {
+            return None;
+        }
+        let may = |class| self.queues.may(kind, class);
+        let (task, from) = self.own.steal(name, fx.config.steal_above, may, |task| session.refuses(task))?;
+        fx.journal(record("stolen", task).with("from", named(&from)).with("to", named(name)));
+        self.unindex_then(task, fx, |slot, _| slot.assignee = None);
+        Some(task)
+    }
+
+    /// Gives a task to a session.
+    pub(super) fn grant(
+        &mut self,
+        id: TaskId,
+        by: &Incarnation,
+        resumes: Option<Token>,
+        fx: &mut Effects,
+    ) -> Option<Grant> {
+        let token = Token::new(fx.number());
+        let slot = self.slots.get(&id)?;
+        let attempt = slot.failures + 1;
+        let grant = Grant::new(Arc::clone(&slot.task), attempt, token, fx.now, slot.answers.clone());
+        fx.journal(
+            record("claimed", id)
+                .with("session", named(&by.session))
+                .with("token", token.get())
+                .with("attempt", attempt)
+                .with_trace(slot.task.trace),
+        );
+        let hold =
+            Hold { by: by.clone(), token, started: fx.now, deadline: grant.deadline, expires: grant.expires, resumes };
+        self.set(id, State::Claimed(hold), fx);
+        Some(grant)
+    }
+
+    /// What a session gets back that had blocked it; nothing while that has to wait.
+    pub(in crate::memory) fn resume(
+        &mut self,
+        by: &Incarnation,
+        lease: &Lease,
+        fx: &mut Effects,
+    ) -> Result<Option<Grant>, Error> {
+        self.sessions.check(by)?;
+        let stale = Error::StaleLease { task: lease.task, held: lease.token, current: None };
+        let Some(slot) = self.slots.get(&lease.task) else { return Err(stale) };
+        match &slot.state {
+            State::Claimed(hold) if hold.by == *by && hold.resumes == Some(lease.token) => return Ok(slot.grant()),
+            State::Blocked(blocked) if blocked.by == *by && blocked.token == lease.token => return Ok(None),
+            State::Resumable(blocked, _) if blocked.by == *by && blocked.token == lease.token => {}
+            // Nobody else has come for it.
+            State::Ready if slot.was_blocked_by(lease.token) => {}
+            _ => return Err(slot.stale(lease.token)),
+        }
+        Ok(self.grant(lease.task, by, Some(lease.token), fx))
+    }
+
+    pub(in crate::memory) fn renew(&mut self, lease: &Lease, fx: &mut Effects) -> Result<Timestamp, Error> {
+        let stale = || Error::StaleLease { task: lease.task, held: lease.token, current: None };
+        let slot = self.slots.get(&lease.task).ok_or_else(stale)?;
+        let mut hold = slot.hold_of(lease.token)?.clone();
+        hold.deadline = lease_end(fx.now, slot.task.lease, hold.expires);
+        let deadline = hold.deadline;
+        self.set(lease.task, State::Claimed(hold), fx);
+        Ok(deadline)
+    }
+
+    /// Queues a waiting claim.
+    pub(in crate::memory) fn wait_to_claim(&mut self, by: &Incarnation, ticket: Ticket, waker: &Waker) {
+        if let Ok(session) = self.sessions.check(by) {
+            self.queues.wait(session.kind, ticket, by.number, waker);
+        }
+    }
+
+    /// A waiting claim has got something.
+    pub(in crate::memory) fn was_served(&mut self, by: &Incarnation, ticket: Ticket) {
+        let kind = self.sessions.get(by.number).map(|session| session.kind);
+        if let Some(kind) = kind.and_then(|kind| self.queues.kind_mut(kind)) {
+            kind.waiting.remove(ticket);
+        }
+    }
+
+    /// A waiting claim is given up. If it had been woken, others are in its place.
+    pub(in crate::memory) fn stop_waiting_to_claim(&mut self, by: &Incarnation, ticket: Ticket, fx: &mut Effects) {
+        let Some(kind) = self.sessions.get(by.number).map(|session| session.kind) else { return };
+        if self.queues.kind_mut(kind).is_some_and(|kind| !kind.waiting.remove(ticket)) {
+            fx.wake(self.queues.wake_all(|_| true));
+        }
+    }
+
+    /// Queues somebody who wants to know what becomes of a task.
+    pub(in crate::memory) fn watch(&mut self, id: TaskId, handle: u64, ticket: Ticket, waker: &Waker) {
+        self.watchers.entry(id).or_default().register(ticket, handle, waker);
+    }
+
+    pub(in crate::memory) fn stop_watching(&mut self, id: TaskId, ticket: Ticket) {
+        let Some(list) = self.watchers.get_mut(&id) else { return };
+        list.remove(ticket);
+        if list.is_empty() {
+            self.watchers.remove(&id);
+        }
+    }
+
+    /// Wakes everybody who waits on a handle that was closed.
+    pub(in crate::memory) fn close(&mut self, handle: u64, fx: &mut Effects) {
+        fx.wake(self.queues.wake_all(|_| true));
+        for list in self.watchers.values_mut() {
+            fx.wake(list.all(|other| other == handle));
+        }
+        self.watchers.retain(|_, list| !list.is_empty());
+    }
+}

@@ -1,0 +1,85 @@
+//! Sessions come and go.
+
+use crate::dependency::TaskId;
+use crate::entry::Record;
+use crate::error::Error;
+use crate::lease::{Incarnation, Loss};
+use crate::limits::check;
+use crate::memory::effects::Effects;
+use crate::memory::tasks::sessions::Session;
+use crate::memory::tasks::slot::State;
+use crate::memory::tasks::{Tasks, Timer, named};
+use crate::outcome::RunEnd;
+use crate::registry::Profile;
+use crate::severity::Severity;
+use crate::swarm::SwarmId;
+
+impl Tasks {
+    pub(in crate::memory) fn enter(&mut self, profile: &Profile, fx: &mut Effects) -> Result<Incarnation, Error> {
+        let limits = &fx.config.limits;
+        limits.check_profile(profile)?;
+        let name = &profile.session;
+        let older = self.sessions.named(name).map(|session| session.incarnation.clone());
+        check("sessions", || "the fleet".into(), self.sessions.len() + usize::from(older.is_none()), limits.sessions)?;
+        let incarnation = Incarnation { session: name.clone(), number: fx.number() };
+        // Its own queue is there for the newer one.
+        if let Some(session) = older.and_then(|older| self.sessions.remove(&older)) {
+            self.part(&session, Some(&incarnation), fx);
+        }
+        let kind = self.queues.enter_kind(&profile.capabilities);
+        fx.journal(entry("entered", name).with("incarnation", incarnation.number));
+        self.sessions.insert(incarnation.clone(), profile.capabilities.clone(), kind);
+        Ok(incarnation)
+    }
+
+    pub(in crate::memory) fn leave(&mut self, incarnation: &Incarnation, fx: &mut Effects) -> bool {
+        if self.sessions.check(incarnation).is_err() {
+            return false;
+        }
+        let Some(session) = self.sessions.remove(incarnation) else { return false };
+        fx.journal(entry("left", &incarnation.session).with("incarnation", incarnation.number));
+        self.part(&session, None, fx);
+        // What is in its own queue is anybody's.
+        for task in self.own.all(&incarnation.session) {
+            self.unindex_then(task, fx, |slot, _| slot.assignee = None);
+        }
+        true
+    }
+
+    /// What a session leaves behind. If another takes its place, its claims end as those of a crashed one do.
+    fn part(&mut self, session: &Session, newer: Option<&Incarnation>, fx: &mut Effects) {
+        let number = session.incarnation.number;
+        if let Some(kind) = self.queues.kind_mut(session.kind) {
+            fx.wake(kind.waiting.all(|other| other == number));
+        }
+        self.queues.leave_kind(session.kind);
+        for (at, task) in session.refusals() {
+            self.timers.remove(&(at, Timer::Offer(task, number)));
+        }
+        if let Some(newer) = newer {
+            let name = &session.incarnation.session;
+            fx.journal(
+                entry("superseded", name)
+                    .with("incarnation", number)
+                    .with("by", newer.number)
+                    .with_severity(Severity::Medium),
+            );
+            for &task in &session.held {
+                self.lose(task, Loss::Superseded);
+                self.count_failure(task, RunEnd::Lost, fx.now, fx);
+            }
+        }
+        for &task in &session.blocked {
+            self.desert(task, fx);
+        }
+        let resumable: Vec<TaskId> = session.resumable.iter().map(|place| place.task).collect();
+        for task in resumable {
+            self.set(task, State::Ready, fx);
+            self.tell(task, fx);
+        }
+    }
+}
+
+fn entry(operation: &'static str, session: &SwarmId) -> Record {
+    Record::new("session", operation, named(session))
+}

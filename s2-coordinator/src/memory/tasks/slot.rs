@@ -1,0 +1,250 @@
+//! One task, and where it is.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::dependency::{OnFailure, TaskId};
+use crate::ending::{Ended, Ending};
+use crate::error::Error;
+use crate::lease::{Grant, Incarnation, Lease, Loss, Token};
+use crate::memory::tasks::queue::{ClassId, Place};
+use crate::order::OrderKey;
+use crate::outcome::{Outcome, Run};
+use crate::swarm::SwarmId;
+use crate::task::{Task, TaskState, TaskStatus};
+use crate::text::Text;
+use crate::time::Timestamp;
+
+/// How many ended claims of a task are remembered.
+const ENDS: usize = 8;
+
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) task: Arc<Task>,
+    pub(super) class: ClassId,
+    pub(super) state: State,
+    /// From when its key counts: when it became ready, or will at the earliest.
+    pub(super) since: Timestamp,
+    /// Its own key, or that of what waits for it, if that is smaller.
+    pub(super) key: OrderKey,
+    pub(super) failures: u32,
+    pub(super) history: Vec<Run>,
+    /// What it waits for.
+    pub(super) waits: Vec<(TaskId, OnFailure)>,
+    /// What waits for it, and is told when it is finished.
+    pub(super) dependants: BTreeSet<(OrderKey, TaskId)>,
+    /// In whose own queue it stands when it is ready.
+    pub(super) assignee: Option<SwarmId>,
+    /// What it has waited for while it was blocked.
+    pub(super) answers: Vec<TaskId>,
+    pub(super) children: usize,
+    pub(super) redriven: bool,
+    /// How its latest claims ended.
+    ends: VecDeque<(Token, End)>,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    Waiting,
+    Delayed(Timestamp),
+    Ready,
+    /// Ready for the session that had blocked it, and until then for nobody else.
+    Resumable(Blocked, Timestamp),
+    Claimed(Hold),
+    Blocked(Blocked),
+    OnHold(TaskId),
+    Finished(Outcome, Timestamp),
+}
+
+/// A claim.
+#[derive(Clone, Debug)]
+pub(super) struct Hold {
+    pub(super) by: Incarnation,
+    pub(super) token: Token,
+    pub(super) started: Timestamp,
+    pub(super) deadline: Timestamp,
+    pub(super) expires: Option<Timestamp>,
+    /// The claim that was ended by blocking, if this one resumes it.
+    pub(super) resumes: Option<Token>,
+}
+
+/// Who waits for help.
+#[derive(Clone, Debug)]
+pub(super) struct Blocked {
+    pub(super) by: Incarnation,
+    /// The claim that was ended by blocking.
+    pub(super) token: Token,
+    pub(super) reason: Text,
+    pub(super) awaited: bool,
+}
+
+#[derive(Clone, Debug)]
+enum End {
+    ByHolder(Ended),
+    Lost(Loss),
+}
+
+impl Slot {
+    pub(super) fn new(task: Arc<Task>, class: ClassId, key: OrderKey) -> Self {
+        Self {
+            class,
+            state: State::Waiting,
+            since: task.start,
+            key,
+            failures: 0,
+            history: Vec::new(),
+            waits: Vec::new(),
+            dependants: BTreeSet::new(),
+            assignee: None,
+            answers: Vec::new(),
+            children: 0,
+            redriven: false,
+            ends: VecDeque::new(),
+            task,
+        }
+    }
+
+    pub(super) fn id(&self) -> TaskId {
+        self.task.id
+    }
+
+    pub(super) fn place(&self) -> Place {
+        Place::new(self.key, self.task.path, self.task.id)
+    }
+
+    pub(super) const fn outcome(&self) -> Option<&Outcome> {
+        match &self.state {
+            State::Finished(outcome, _) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    pub(super) const fn hold(&self) -> Option<&Hold> {
+        match &self.state {
+            State::Claimed(hold) => Some(hold),
+            _ => None,
+        }
+    }
+
+    /// The current claim, if it is this one; or the answer to whoever ends this one.
+    pub(super) fn hold_of(&self, token: Token) -> Result<&Hold, Error> {
+        let held = self.hold().filter(|hold| hold.token == token);
+        held.ok_or_else(|| self.stale(token))
+    }
+
+    pub(super) fn stale(&self, held: Token) -> Error {
+        Error::StaleLease { task: self.id(), held, current: self.hold().map(|hold| hold.token) }
+    }
+
+    /// The first answer to whoever has ended this claim before and says so again.
+    pub(super) fn answer(&self, held: Token, ending: &Ending) -> Result<Option<Ended>, Error> {
+        let end = self.ends.iter().find(|(token, _)| *token == held).map(|(_, end)| end);
+        let Some(End::ByHolder(ended)) = end else {
+            return self.hold_of(held).map(|_| None);
+        };
+        if self.is_same(ending, ended) {
+            return Ok(Some(ended.clone()));
+        }
+        Err(Error::AlreadyEnded { task: self.id(), held, outcome: ended.as_str() })
+    }
+
+    fn is_same(&self, ending: &Ending, ended: &Ended) -> bool {
+        match (ending, ended) {
+            (Ending::Complete(said), Ended::Completed { tasks, events }) => {
+                let result = self.outcome().and_then(Outcome::result);
+                result.is_none_or(|result| *result == said.result)
+                    && said.tasks.len() == tasks.len()
+                    && said.events.len() == events.len()
+            }
+            (Ending::Fail { .. }, Ended::Retrying { .. } | Ended::Failed)
+            | (Ending::Release, Ended::Released)
+            | (Ending::Refuse { .. }, Ended::Refused { .. }) => true,
+            (Ending::Block(said), Ended::Blocked { help }) => said.help.len() == help.len(),
+            _ => false,
+        }
+    }
+
+    pub(super) fn ended_by_holder(&mut self, token: Token, ended: Ended) {
+        self.remember(token, End::ByHolder(ended));
+    }
+
+    /// The claim is over, unless its holder has just ended it.
+    pub(super) fn was_lost(&mut self, token: Token, loss: Loss) {
+        if self.ends.back().is_none_or(|(last, _)| *last != token) {
+            self.remember(token, End::Lost(loss));
+        }
+    }
+
+    fn remember(&mut self, token: Token, end: End) {
+        if self.ends.len() == ENDS {
+            self.ends.pop_front();
+        }
+        self.ends.push_back((token, end));
+    }
+
+    /// Why a claim is over; nothing while it is not.
+    pub(super) fn loss(&self, token: Token) -> Option<Loss> {
+        if self.hold().is_some_and(|hold| hold.token == token) {
+            return None;
+        }
+        match self.ends.iter().find(|(other, _)| *other == token) {
+            Some((_, End::ByHolder(_))) => Some(Loss::Ended),
+            Some((_, End::Lost(loss))) => Some(loss.clone()),
+            None => Some(Loss::Forgotten),
+        }
+    }
+
+    /// Whether the latest claim was this one, and was ended by blocking.
+    pub(super) fn was_blocked_by(&self, token: Token) -> bool {
+        matches!(self.ends.back(), Some((last, End::ByHolder(Ended::Blocked { .. }))) if *last == token)
+    }
+
+    /// The current claim as it was granted.
+    pub(super) fn grant(&self) -> Option<Grant> {
+        let hold = self.hold()?;
+        let mut grant =
+            Grant::new(Arc::clone(&self.task), self.failures + 1, hold.token, hold.started, self.answers.clone());
+        grant.deadline = hold.deadline;
+        Some(grant)
+    }
+
+    pub(super) fn state(&self) -> TaskState {
+        match &self.state {
+            State::Waiting => TaskState::Waiting,
+            State::Delayed(_) => TaskState::Delayed,
+            State::Ready | State::Resumable(..) => TaskState::Ready,
+            State::Claimed(_) => TaskState::Claimed,
+            State::Blocked(_) => TaskState::Blocked,
+            State::OnHold(_) => TaskState::OnHold,
+            State::Finished(Outcome::Done(_), _) => TaskState::Done,
+            State::Finished(Outcome::Failed { .. }, _) => TaskState::Failed,
+            State::Finished(Outcome::Cancelled { .. }, _) => TaskState::Cancelled,
+        }
+    }
+
+    /// In whose queue or hands it is.
+    pub(super) fn session(&self) -> Option<&SwarmId> {
+        match &self.state {
+            State::Claimed(hold) => Some(&hold.by.session),
+            State::Blocked(blocked) | State::Resumable(blocked, _) => Some(&blocked.by.session),
+            State::Ready => self.assignee.as_ref(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn status(&self) -> TaskStatus {
+        TaskStatus::new(Arc::clone(&self.task), self.state(), self.failures, self.session().cloned())
+    }
+
+    /// About how many bytes it occupies once it is finished.
+    pub(super) fn weight(&self) -> u64 {
+        let result = self.outcome().and_then(Outcome::result);
+        let said = result.map_or(0, |result| result.data.len() as u64 + result.evidence.weight());
+        let history = (self.history.len() * size_of::<Run>()) as u64;
+        size_of::<Self>() as u64 + self.task.weight() + said + history
+    }
+
+    pub(super) fn lease(&self, token: Token) -> Lease {
+        Lease { task: self.id(), token }
+    }
+}
