@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use crate::ending::{Blocker, Ended, Ending, Retry};
 use crate::error::Error;
 use crate::lease::{Claim, Grant, Incarnation, Lease, Loss};
@@ -31,6 +33,11 @@ impl Core {
     pub(crate) fn request(&self, max: usize) -> Claim {
         let request = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         Claim { by: self.incarnation.clone(), request, max }
+    }
+
+    /// Fails where nothing could be guarded. Called before anything is claimed.
+    pub(crate) fn check_runtime(&self) -> Result<(), Error> {
+        Handle::try_current().map(drop).map_err(|_| Error::NoRuntime)
     }
 
     /// Guards a task that was granted.
@@ -286,6 +293,9 @@ type Answers = (Vec<Result<Ended, Error>>, Vec<Held>);
 
 impl Core {
     async fn end(self: &Arc<Self>, endings: Vec<(Lease, Ending)>, claim: Option<&Claim>) -> Result<Answers, Error> {
+        if claim.is_some() {
+            self.check_runtime()?;
+        }
         let all = self.scheduler.end(endings, claim).await?;
         let held = all.granted.into_iter().map(|grant| self.guard(grant));
         Ok((all.ended, held.collect::<Result<_, _>>()?))
@@ -364,6 +374,7 @@ impl Blocked {
             let Lease { task, token } = self.lease;
             return Err(Error::StaleLease { task, held: token, current: None });
         };
+        core.check_runtime()?;
         let grant = core.scheduler.resume(&core.incarnation, &self.lease).await?;
         let held = core.guard(grant)?;
         self.core = None;

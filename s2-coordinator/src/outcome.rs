@@ -131,6 +131,11 @@ impl RunEnd {
             Self::Lost => "the session was lost".into(),
         }
     }
+
+    /// Bytes of text in it.
+    pub(crate) fn weight(&self) -> usize {
+        if let Self::Failed { reason } = self { reason.len() } else { 0 }
+    }
 }
 
 /// One attempt that failed.

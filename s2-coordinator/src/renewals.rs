@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 
 /// How long to wait before renewing again after the backend has failed.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How many claims are renewed in one call.
+/// How many claims are renewed in one call, unless the fleet allows fewer.
 const TOGETHER: usize = 500;
 
 #[derive(Debug, Default)]
@@ -27,13 +27,21 @@ pub(crate) struct Renewals {
     changed: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
     /// When each claim is to be renewed.
     due: BTreeSet<(Timestamp, Lease)>,
     leases: HashMap<Token, (Timestamp, Duration)>,
     is_running: bool,
     is_closed: bool,
+    together: usize,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        let (due, leases) = (BTreeSet::new(), HashMap::new());
+        Self { due, leases, is_running: false, is_closed: false, together: TOGETHER }
+    }
 }
 
 impl Kept {
@@ -64,11 +72,12 @@ impl Renewals {
         let every = grant.task.lease / 3;
         let mut kept = self.lock();
         kept.set(grant.lease, scheduler.clock().now() + every, every);
-        if !std::mem::replace(&mut kept.is_running, true) {
-            let running = Running(Arc::clone(self));
-            runtime.spawn(renew(Arc::downgrade(scheduler), running));
-        }
+        let was_running = std::mem::replace(&mut kept.is_running, true);
+        // A runtime that ends drops what is spawned at once, and that takes the lock.
         drop(kept);
+        if !was_running {
+            runtime.spawn(renew(Arc::downgrade(scheduler), Running(Arc::clone(self))));
+        }
         self.changed.notify_one();
         Ok(())
     }
@@ -84,7 +93,7 @@ impl Renewals {
 
     fn due(&self, now: Timestamp) -> Vec<Lease> {
         let kept = self.lock();
-        kept.due.iter().take_while(|(at, _)| *at <= now).take(TOGETHER).map(|(_, lease)| *lease).collect()
+        kept.due.iter().take_while(|(at, _)| *at <= now).take(kept.together).map(|(_, lease)| *lease).collect()
     }
 
     async fn renew(&self, scheduler: &dyn Scheduler) {
@@ -94,6 +103,11 @@ impl Renewals {
             return;
         }
         let answers = scheduler.renew(&due).await;
+        if let Err(Error::LimitExceeded { max, .. }) = answers {
+            // The fleet allows fewer in one call.
+            self.lock().together = usize::try_from(max).unwrap_or(1).max(1);
+            return;
+        }
         let mut kept = self.lock();
         for (nth, lease) in due.into_iter().enumerate() {
             let Some(&(_, every)) = kept.leases.get(&lease.token) else { continue };

@@ -142,8 +142,8 @@ pub trait Scheduler: Leases {
     /// # Errors
     ///
     /// [`Error::TaskConflict`] when a key was used for something else; [`Error::UnknownTask`] for a dependency or a parent;
-    /// [`Error::DependencyCycle`]; [`Error::NotEligible`] for an assignee that lacks something; [`Error::LimitExceeded`];
-    /// [`Error::Invalid`].
+    /// [`Error::DependencyCycle`]; [`Error::LimitExceeded`]; [`Error::Invalid`] for what could never run, such as a task whose
+    /// assignee is there and lacks what it requires.
     ///
     /// # Cancel safety
     ///
@@ -205,7 +205,7 @@ pub trait Scheduler: Leases {
     async fn take(&self, claim: &Claim) -> Result<Vec<Grant>, Error>;
 
     /// Waits until a task that this session has blocked can be resumed, and resumes it, under a new token. `lease` is the claim
-    /// that was ended by blocking.
+    /// that was ended by blocking. It may do so even if it has as many tasks as it may by now.
     ///
     /// # Errors
     ///
@@ -229,7 +229,7 @@ pub trait Scheduler: Leases {
     async fn unblock(&self, task: TaskId) -> Result<bool, Error>;
 
     /// Puts a task that nobody has into the own queue of a session, or, without one, back into that of everybody. A session
-    /// that is not there finds it when it comes.
+    /// that is not there finds it when it comes; if it comes and cannot do it, the task is everybody's.
     ///
     /// # Errors
     ///

@@ -14,6 +14,8 @@ use crate::task::{NewTask, Submitted};
 
 /// A session that has entered a fleet. Clones are the same session; several of its tasks may claim at once. It leaves when the
 /// last clone, and the last guard of a task that it has, is dropped.
+///
+/// What it has is renewed by a task on the runtime of its first claim, or of the next one if that has ended.
 #[derive(Clone, Debug)]
 pub struct Session {
     core: Arc<Core>,
@@ -71,6 +73,7 @@ impl Session {
     ///
     /// As [`Session::claim`].
     pub async fn claim_batch(&self, max: usize) -> Result<Vec<Held>, Error> {
+        self.core.check_runtime()?;
         let granted = self.core.scheduler.claim(&self.request(max)).await?;
         granted.into_iter().map(|grant| self.core.guard(grant)).collect()
     }
@@ -85,6 +88,7 @@ impl Session {
     ///
     /// What was claimed by a future that is dropped comes back when its lease ends.
     pub async fn try_claim(&self) -> Result<Option<Held>, Error> {
+        self.core.check_runtime()?;
         let granted = self.core.scheduler.take(&self.request(1)).await?;
         granted.into_iter().next().map(|grant| self.core.guard(grant)).transpose()
     }

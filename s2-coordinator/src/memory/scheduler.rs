@@ -68,11 +68,12 @@ impl Waiting<'_> {
         }
     }
 
-    /// Leaves the queue, having got what it waited for.
-    fn is_served(&mut self, inner: &mut Inner) {
-        let Some(ticket) = self.ticket.take() else { return };
+    /// Leaves the queue. Who had been woken may take something else than it was woken for, or nothing: others are woken for
+    /// whatever it leaves.
+    fn leave(&self, inner: &mut Inner) {
+        let Some(ticket) = self.ticket else { return };
         match self.what {
-            For::Claim(by) => inner.tasks.was_served(by, ticket),
+            For::Claim(by) => inner.tasks.stop_waiting_to_claim(by, ticket, &mut inner.fx),
             For::News(task) => inner.tasks.stop_watching(task, ticket),
         }
     }
@@ -80,11 +81,9 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let Some(ticket) = self.ticket else { return };
-        self.scheduler.store.with(|inner| match self.what {
-            For::Claim(by) => inner.tasks.stop_waiting_to_claim(by, ticket, &mut inner.fx),
-            For::News(task) => inner.tasks.stop_watching(task, ticket),
-        });
+        if self.ticket.is_some() {
+            self.scheduler.store.with(|inner| self.leave(inner));
+        }
     }
 }
 
@@ -110,9 +109,10 @@ impl MemoryScheduler {
             timer::ensure(self.store.shared())?;
             let answer = self.store.with(|inner| {
                 let answer = if self.handle.is_closed() { Err(Error::Closed) } else { attempt(inner) };
+                waiting.leave(inner);
                 match answer.transpose() {
                     Some(answer) => {
-                        waiting.is_served(inner);
+                        waiting.ticket = None;
                         Poll::Ready(answer)
                     }
                     None => {
@@ -135,7 +135,10 @@ impl MemoryScheduler {
 impl Leases for MemoryScheduler {
     #[instrument(level = "trace", skip_all, err(level = "debug"), fields(endings = endings.len()))]
     async fn end(&self, endings: Vec<(Lease, Ending)>, next: Option<&Claim>) -> Result<EndedAll, Error> {
-        self.store.with(|inner| inner.tasks.end(endings, next, &mut inner.topics, &mut inner.fx))
+        self.store.with(|inner| {
+            let next = next.filter(|_| !self.handle.is_closed());
+            inner.tasks.end(endings, next, &mut inner.topics, &mut inner.fx)
+        })
     }
 
     #[instrument(level = "trace", skip_all, err(level = "debug"), fields(leases = leases.len()))]
@@ -177,6 +180,10 @@ impl Scheduler for MemoryScheduler {
     #[instrument(level = "trace", skip_all, err(level = "debug"), fields(session = %claim.by.session))]
     async fn claim(&self, claim: &Claim) -> Result<Vec<Grant>, Error> {
         let granted = self.wait_for(For::Claim(&claim.by), |inner| {
+            let repeated = inner.tasks.repeated(claim)?;
+            if repeated.is_some() {
+                return Ok(repeated);
+            }
             let granted = inner.tasks.take(claim, &mut inner.fx)?;
             Ok(Some(granted).filter(|granted| !granted.is_empty()))
         });

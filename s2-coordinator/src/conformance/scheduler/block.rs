@@ -2,7 +2,7 @@
 
 use crate::conformance::harness::{Given, Outcome, cases};
 use crate::conformance::kit::{refused, within};
-use crate::conformance::scheduler::kit::{MINUTE, SECOND, World, ids, task};
+use crate::conformance::scheduler::kit::{MINUTE, SECOND, World, claiming, ids, keyed, pause, requiring, task};
 use crate::ending::{Blocker, Ended, Ending, Retry};
 use crate::error::Error;
 use crate::lease::{Grant, Loss};
@@ -28,6 +28,8 @@ cases! {
     a_session_that_leaves_gives_up_what_it_had_blocked: [Scheduler];
     a_blocked_task_can_be_cancelled: [Scheduler];
     a_task_may_be_blocked_again: [Scheduler];
+    only_who_blocked_a_task_resumes_it: [Scheduler];
+    what_was_assigned_and_blocked_is_anybodys_after_a_while: [Scheduler];
 }
 
 async fn blocked(world: &World, session: &Session, blocker: Blocker) -> Result<(Grant, Vec<Submitted>), Error> {
@@ -127,8 +129,8 @@ async fn without_anybody_waiting_the_session_gets_it_back_by_claiming(given: Giv
     let granted = world.grant(&owner).await?;
     world.end(granted.lease, Ending::Block(Blocker::new("x").with_help(task()))).await?;
     let help = world.grant(&helper).await?;
-    let waiting = crate::conformance::scheduler::kit::claiming(&owner);
-    crate::conformance::scheduler::kit::pause().await;
+    let waiting = claiming(&owner);
+    pause().await;
     world.complete(help.lease).await?;
     let resumed = within("the claim", waiting).await.expect("no panic")?.expect("open");
     assert_eq!((resumed.task.id, resumed.attempt), (id, 1));
@@ -240,6 +242,11 @@ async fn nothing_waits_for_itself(given: Given) -> Outcome {
         assert_eq!(cycle, around.into_iter().map(Into::into).collect::<Vec<_>>());
     }
     assert_eq!(world.state(id).await?, TaskState::Claimed);
+    // Also if the help is there already, under its key.
+    let known = world.submit(keyed("known").after(id)).await?;
+    let answer = world.end(granted.lease, Ending::Block(Blocker::new("x").with_help(keyed("known").after(id)))).await;
+    let Err(Error::DependencyCycle { cycle }) = answer else { panic!("a cycle is refused: {answer:?}") };
+    assert_eq!(cycle, [id.into(), known.into()]);
     Ok(())
 }
 
@@ -288,7 +295,7 @@ async fn a_blocked_task_can_be_cancelled(given: Given) -> Outcome {
         let (scheduler, owner) = (std::sync::Arc::clone(&world.scheduler), owner.incarnation().clone());
         async move { scheduler.resume(&owner, &granted.lease).await }
     });
-    crate::conformance::scheduler::kit::pause().await;
+    pause().await;
     assert!(world.scheduler.cancel(id, "not needed".into()).await?);
     let answer = within("the end of the wait", waiting).await.expect("no panic");
     refused!(answer, Error::StaleLease { current: None, .. });
@@ -311,5 +318,31 @@ async fn a_task_may_be_blocked_again(given: Given) -> Outcome {
         granted = resumed;
     }
     world.complete(granted.lease).await?;
+    Ok(())
+}
+
+async fn only_who_blocked_a_task_resumes_it(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let (owner, other) = (world.session_with("owner", &["a"]).await?, world.session("other").await?);
+    let id = world.submit(requiring(&["a"])).await?;
+    let (granted, _) = blocked(&world, &owner, Blocker::new("waits for a person")).await?;
+    world.scheduler.unblock(id).await?;
+    for after in [SECOND, 5 * MINUTE] {
+        world.advance(after).await;
+        let answer = world.scheduler.resume(other.incarnation(), &granted.lease).await;
+        refused!(answer, Error::StaleLease { current: None, .. });
+    }
+    assert_eq!(world.scheduler.resume(owner.incarnation(), &granted.lease).await?.task.id, id);
+    Ok(())
+}
+
+async fn what_was_assigned_and_blocked_is_anybodys_after_a_while(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let (owner, other) = (world.session("owner").await?, world.session("other").await?);
+    let id = world.submit(task().with_assignee(owner.incarnation().session.clone())).await?;
+    let _blocked = blocked(&world, &owner, Blocker::new("waits for a person")).await?;
+    world.scheduler.unblock(id).await?;
+    world.advance(MINUTE).await;
+    assert_eq!(ids(&world.take(&other, 1).await?), [id]);
     Ok(())
 }

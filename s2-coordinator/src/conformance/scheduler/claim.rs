@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use crate::conformance::harness::{Given, Outcome, cases};
 use crate::conformance::kit::{refused, within};
-use crate::conformance::scheduler::kit::{MINUTE, World, claiming, done, ids, pause, requiring, task};
+use crate::conformance::scheduler::kit::{MINUTE, World, claiming, done, ids, pause, pause_shortly, requiring, task};
 use crate::error::Error;
 use crate::lease::Claim;
 use crate::outcome::Completion;
+use crate::session::SchedulerExt;
 use crate::task::TaskState;
 
 cases! {
@@ -33,6 +34,9 @@ cases! {
     closing_ends_what_waits_and_nothing_else: [Scheduler];
     the_next_is_claimed_in_the_same_step: [Scheduler];
     a_grant_says_what_there_is_to_do: [Scheduler];
+    who_takes_something_else_leaves_the_rest_to_others: [Scheduler];
+    who_is_woken_and_gone_leaves_it_to_others: [Scheduler];
+    a_repeated_claim_that_has_ended_does_not_wait: [Scheduler];
 }
 
 async fn a_task_goes_to_one_session(given: Given) -> Outcome {
@@ -341,6 +345,9 @@ async fn closing_ends_what_waits_and_nothing_else(given: Given) -> Outcome {
     refused!(within("the end of the wait", watching).await.expect("no panic"), Error::Closed);
     refused!(world.scheduler.submit(&[task()]).await, Error::Closed);
     refused!(world.scheduler.stats().await, Error::Closed);
+    other.submit_one(&task()).await?;
+    let ended = world.scheduler.end(Vec::new(), Some(&session.request(1))).await?;
+    assert_eq!(ended.granted, [], "nothing is claimed on a handle that is closed");
     world.renew(held.lease).await?;
     world.complete(held.lease).await?;
     within("the outcome", outcome).await.expect("no panic")?;
@@ -379,5 +386,95 @@ async fn a_grant_says_what_there_is_to_do(given: Given) -> Outcome {
     assert_eq!((granted.deadline, granted.expires), (submitted + MINUTE, Some(submitted + 2 * MINUTE)));
     assert_eq!((granted.attempt, granted.answers.len()), (1, 0));
     assert!(granted.lease.token.get() >= submitted.as_micros());
+    Ok(())
+}
+
+async fn who_takes_something_else_leaves_the_rest_to_others(given: Given) -> Outcome {
+    for _ in 0..20 {
+        let world = World::new(&given).await;
+        let (one, other) = (world.session("one").await?, world.session("other").await?);
+        let first = claiming(&one);
+        tokio::task::yield_now().await;
+        let second = claiming(&other);
+        pause_shortly().await;
+        let own = task().with_assignee(one.incarnation().session.clone());
+        let all = world.scheduler.submit(&[own, task()]).await?;
+        let first = within("the first claim", first).await.expect("no panic")?.expect("open");
+        let second = within("the second claim", second).await.expect("no panic")?.expect("open");
+        assert_eq!([first.task.id, second.task.id], [all[0].id, all[1].id]);
+
+        let (a, both, b) = (
+            world.session_with("a", &["a"]).await?,
+            world.session_with("both", &["a", "b"]).await?,
+            world.session_with("b", &["b"]).await?,
+        );
+        let mut waiting = Vec::new();
+        for session in [&a, &both, &b] {
+            waiting.push(claiming(session));
+            pause_shortly().await;
+        }
+        let special = [world.submit(requiring(&["a"])).await?, world.submit(requiring(&["b"])).await?];
+        let mut claimed = Vec::new();
+        while claimed.len() < 2 {
+            for at in (0..waiting.len()).rev().filter(|at| waiting[*at].is_finished()).collect::<Vec<_>>() {
+                let granted = waiting.remove(at).await.expect("no panic")?.expect("open");
+                claimed.push(granted.task.id);
+            }
+            within("a claim", pause_shortly()).await;
+        }
+        claimed.sort_unstable();
+        assert_eq!(claimed, special);
+        waiting.into_iter().for_each(|waiting| waiting.abort());
+    }
+    Ok(())
+}
+
+async fn who_is_woken_and_gone_leaves_it_to_others(given: Given) -> Outcome {
+    for superseded in [false, true] {
+        let world = World::with(&given, |config| config.limits.leases = 1).await;
+        let (one, other) = (world.session("one").await?, world.session("other").await?);
+        let gone = claiming(&one);
+        pause_shortly().await;
+        let waiting = claiming(&other);
+        pause_shortly().await;
+        let id = world.submit(task()).await?;
+        if superseded {
+            world.session("one").await?;
+        } else {
+            one.leave().await?;
+        }
+        let granted = match within("the end of the wait", gone).await.expect("no panic") {
+            Ok(Some(granted)) => granted,
+            _ => within("the claim", waiting).await.expect("no panic")?.expect("open"),
+        };
+        assert_eq!(granted.task.id, id);
+    }
+    // One that has as many as it may stands in nobody's way.
+    let world = World::with(&given, |config| config.limits.leases = 1).await;
+    let (one, other) = (world.session("one").await?, world.session("other").await?);
+    let mut waiting = vec![claiming(&one), claiming(&one)];
+    pause().await;
+    waiting.push(claiming(&other));
+    pause().await;
+    world.submit_all([task(), task()]).await?;
+    let mut granted = 0;
+    for waiting in waiting {
+        match within("the end of a claim", waiting).await.expect("no panic") {
+            Ok(claimed) => granted += usize::from(claimed.is_some()),
+            Err(error) => assert!(matches!(error, Error::LimitExceeded { limit: "leases", .. }), "{error}"),
+        }
+    }
+    assert_eq!(granted, 2);
+    Ok(())
+}
+
+async fn a_repeated_claim_that_has_ended_does_not_wait(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let session = world.session("one").await?;
+    world.submit(task()).await?;
+    let claim = session.request(1);
+    let granted = world.scheduler.claim(&claim).await?;
+    world.complete(granted[0].lease).await?;
+    assert_eq!(within("the answer", world.scheduler.claim(&claim)).await?, []);
     Ok(())
 }

@@ -23,6 +23,7 @@ cases! {
     a_crowd_is_released_over_many_steps: [Scheduler];
     what_waits_and_is_cancelled_is_not_released: [Scheduler];
     a_task_waits_once_for_what_is_named_twice: [Scheduler];
+    what_is_redriven_while_it_is_told_tells_the_rest_anew: [Scheduler];
 }
 
 fn after(on: TaskId, on_failure: OnFailure) -> NewTask {
@@ -224,5 +225,34 @@ async fn a_task_waits_once_for_what_is_named_twice(given: Given) -> Outcome {
     let second = world.submit(task().after(first).after(key_of("first"))).await?;
     assert_eq!(world.scheduler.task(second).await?.task.after.len(), 1);
     assert_eq!(world.drain(&session).await?, [first, second]);
+    Ok(())
+}
+
+async fn what_is_redriven_while_it_is_told_tells_the_rest_anew(given: Given) -> Outcome {
+    const CROWD: usize = 2_500;
+    let world = World::new(&given).await;
+    let session = world.session("one").await?;
+    let first = world.submit(task().with_attempts(1)).await?;
+    let crowd = world.submit_all((0..CROWD).map(|_| task().after(first))).await?;
+    let granted = world.grant(&session).await?;
+    let all = world.end(granted.lease, Ending::Fail { reason: "x".into(), retry: Retry::Never }).await?;
+    assert_eq!(all, crate::ending::Ended::Failed);
+    world.scheduler.redrive(&[first]).await?;
+    let late = world.submit(task().after(first)).await?;
+    let failed = async || -> Result<Vec<TaskId>, Error> {
+        let mut failed = Vec::new();
+        for id in crowd.iter().chain([&late]) {
+            if world.state(*id).await? == TaskState::Failed {
+                failed.push(*id);
+            }
+        }
+        Ok(failed)
+    };
+    let before = failed().await?;
+    assert!(!before.contains(&late), "it has not failed since");
+    assert_eq!(world.state(first).await?, TaskState::Ready);
+    let done = world.drain(&session).await?;
+    assert_eq!(done.len(), 1 + CROWD + 1 - before.len());
+    assert_eq!(failed().await?, before);
     Ok(())
 }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use crate::conformance::harness::{Given, Outcome, cases};
 use crate::conformance::kit::{DAY, refused, within};
-use crate::conformance::scheduler::kit::{LEASE, MINUTE, SECOND, World, ids, task};
-use crate::dependency::TaskId;
+use crate::conformance::scheduler::kit::{LEASE, MINUTE, SECOND, World, claiming, ids, pause, requiring, task};
+use crate::dependency::{Dependency, OnFailure, TaskId};
 use crate::ending::{Ended, Ending, Retry};
 use crate::error::Error;
-use crate::outcome::{Cause, Outcome as Of, RunEnd};
+use crate::outcome::{Cause, Completion, Outcome as Of, RunEnd};
 use crate::task::{Submitted, TaskState};
 
 cases! {
@@ -28,6 +28,8 @@ cases! {
     cancelling_reaches_a_task_wherever_it_is: [Scheduler];
     a_cancelled_task_stays_cancelled: [Scheduler];
     whoever_waits_is_told_what_became_of_it: [Scheduler];
+    what_is_on_hold_waits_again_for_what_is_redriven: [Scheduler];
+    redriving_needs_room: [Scheduler];
 }
 
 fn fail(delay: Duration) -> Ending {
@@ -138,9 +140,9 @@ async fn who_refused_is_offered_it_again(given: Given) -> Outcome {
     let granted = world.grant(&session).await?;
     let refusal = Ending::Refuse { reason: "the bulkhead is full".into(), delay: Some(MINUTE) };
     world.end(granted.lease, refusal).await?;
-    let waiting = crate::conformance::scheduler::kit::claiming(&session);
+    let waiting = claiming(&session);
     world.advance(MINUTE - SECOND).await;
-    crate::conformance::scheduler::kit::pause().await;
+    pause().await;
     assert!(!waiting.is_finished());
     world.advance(SECOND).await;
     let again = within("the offer", waiting).await.expect("no panic")?.expect("open");
@@ -347,7 +349,7 @@ async fn whoever_waits_is_told_what_became_of_it(given: Given) -> Outcome {
             tokio::spawn(async move { scheduler.wait(id).await })
         })
         .collect();
-    crate::conformance::scheduler::kit::pause().await;
+    pause().await;
     assert_eq!(world.scheduler.outcome(all[0]).await?, None);
     let granted = world.take(&session, 2).await?;
     world.complete(granted[0].lease).await?;
@@ -358,5 +360,55 @@ async fn whoever_waits_is_told_what_became_of_it(given: Given) -> Outcome {
         assert_eq!(Some(&told), world.scheduler.outcome(*id).await?.as_ref());
         assert_eq!(told, world.scheduler.wait(*id).await?, "also when it has long been over");
     }
+    Ok(())
+}
+
+async fn what_is_on_hold_waits_again_for_what_is_redriven(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let session = world.session("one").await?;
+    let first = world.submit(task().with_attempts(1)).await?;
+    let held = Dependency::on(first).with_on_failure(OnFailure::Hold);
+    let held = world.submit(task().after(held)).await?;
+    let granted = world.grant(&session).await?;
+    world.end(granted.lease, fail(SECOND)).await?;
+    assert_eq!(world.state(held).await?, TaskState::OnHold);
+    world.scheduler.redrive(&[first, held]).await?;
+    assert_eq!(world.state(held).await?, TaskState::Waiting);
+    assert_eq!(world.drain(&session).await?, [first, held]);
+    Ok(())
+}
+
+async fn redriving_needs_room(given: Given) -> Outcome {
+    let world = World::with(&given, |config| {
+        config.limits.tasks = 2;
+        config.limits.classes = 1;
+    })
+    .await;
+    let session = world.session("one").await?;
+    let failed = world.submit(task()).await?;
+    let held = Dependency::on(failed).with_on_failure(OnFailure::Hold);
+    let held = world.submit(task().after(held)).await?;
+    let granted = world.grant(&session).await?;
+    world.end(granted.lease, Ending::Fail { reason: "x".into(), retry: Retry::Never }).await?;
+    let other = world.submit(task()).await?;
+    refused!(world.scheduler.redrive(&[failed]).await, Error::LimitExceeded { limit: "tasks", .. });
+    world.scheduler.redrive(&[held]).await?;
+    world.scheduler.cancel(other, "x".into()).await?;
+    world.scheduler.cancel(held, "x".into()).await?;
+    let special = world.submit(requiring(&["a"])).await?;
+    refused!(world.scheduler.redrive(&[failed]).await, Error::LimitExceeded { limit: "classes", .. });
+    world.scheduler.cancel(special, "x".into()).await?;
+    world.scheduler.redrive(&[failed]).await?;
+    // What follows from a task that ends has its room.
+    let world = World::with(&given, |config| config.limits.tasks = 1).await;
+    let session = world.session("one").await?;
+    world.submit(task()).await?;
+    let granted = world.grant(&session).await?;
+    let next = Completion::new().with_task(task());
+    refused!(
+        world.end(granted.lease, Ending::Complete(next.clone().with_task(task()))).await,
+        Error::LimitExceeded { limit: "tasks", .. }
+    );
+    world.end(granted.lease, Ending::Complete(next)).await?;
     Ok(())
 }

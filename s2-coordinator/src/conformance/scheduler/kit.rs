@@ -180,3 +180,8 @@ pub(super) fn claiming(session: &Session) -> JoinHandle<Result<Option<Grant>, Er
 pub(super) async fn pause() {
     tokio::time::sleep(Duration::from_millis(20)).await;
 }
+
+/// Likewise, where it is repeated.
+pub(super) async fn pause_shortly() {
+    tokio::time::sleep(Duration::from_millis(2)).await;
+}

@@ -4,7 +4,7 @@ use crate::conformance::harness::{Given, Outcome, cases};
 use crate::conformance::kit::{refused, within};
 use crate::conformance::scheduler::kit::{HOST, MINUTE, World, capabilities, claiming, ids, pause, requiring, task};
 use crate::dependency::TaskId;
-use crate::ending::Ending;
+use crate::ending::{Blocker, Ending, Retry};
 use crate::error::Error;
 use crate::name::Subject;
 use crate::priority::Priority;
@@ -28,6 +28,9 @@ cases! {
     who_leaves_gives_up_its_queue: [Scheduler];
     the_next_of_a_name_takes_over_its_queue: [Scheduler];
     what_was_assigned_and_lost_goes_to_anybody: [Scheduler];
+    the_length_counts_whatever_crosses_it: [Scheduler];
+    who_leaves_gives_up_what_comes_back: [Scheduler];
+    what_is_refused_is_offered_to_others: [Scheduler];
 }
 
 fn assigned(to: &str) -> NewTask {
@@ -211,9 +214,17 @@ async fn only_who_can_do_it_is_assigned(given: Given) -> Outcome {
     let answer = world.scheduler.assign(id, Some(&unable.incarnation().session)).await;
     refused!(answer, Error::NotEligible { missing, task, .. } if missing == capabilities(&["tool:rust"]) && task == id);
     world.scheduler.assign(id, Some(&able.incarnation().session)).await?;
-    // One of that name that comes with less does not get it.
+    // One of that name that comes with less does not get it, and keeps it from nobody.
     let lesser = world.session("able").await?;
     assert_eq!(world.take(&lesser, 1).await?, []);
+    let another = world.session_with("another", &["tool:rust"]).await?;
+    assert_eq!(world.drain(&another).await?, [id]);
+    // Likewise what is ready only later.
+    let later = requiring(&["tool:rust"]).with_start(MINUTE).with_assignee(SwarmId::from_static("third"));
+    let later = world.submit(later).await?;
+    let _third = world.session("third").await?;
+    world.advance(MINUTE).await;
+    assert_eq!(ids(&world.take(&another, 1).await?), [later]);
     Ok(())
 }
 
@@ -255,9 +266,11 @@ async fn the_next_of_a_name_takes_over_its_queue(given: Given) -> Outcome {
     let world = World::new(&given).await;
     let (older, other) = (world.session("one").await?, world.session("other").await?);
     let all = world.submit_all((0..3).map(|_| assigned("one"))).await?;
+    let held = world.grant(&older).await?;
+    assert_eq!(held.task.id, all[0]);
     let newer = world.session("one").await?;
     drop(older);
-    assert_eq!(world.take(&other, 1).await?, []);
+    assert_eq!(world.take(&other, 1).await?, [], "what the older one had is its own, too");
     assert_eq!(world.drain(&newer).await?, all);
     Ok(())
 }
@@ -278,5 +291,47 @@ async fn what_was_assigned_and_lost_goes_to_anybody(given: Given) -> Outcome {
     let _crashed = world.grant(&back).await?;
     world.advance(MINUTE).await;
     assert_eq!(ids(&world.take(&back, 1).await?), [own]);
+    Ok(())
+}
+
+async fn the_length_counts_whatever_crosses_it(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let (_busy, thief) = (world.session_with("busy", &["a", "b"]).await?, world.session_with("thief", &["a"]).await?);
+    let busy = |requires: &[&str]| requiring(requires).with_assignee(SwarmId::from_static("busy"));
+    let queue = world.submit_all((0..5).map(|_| busy(&["a"]))).await?;
+    let waiting = claiming(&thief);
+    pause().await;
+    world.submit(busy(&["b"])).await?;
+    assert_eq!(within("the theft", waiting).await.expect("no panic")?.expect("open").task.id, queue[4]);
+    Ok(())
+}
+
+async fn who_leaves_gives_up_what_comes_back(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let (one, other) = (world.session("one").await?, world.session("other").await?);
+    let all = world.submit_all((0..3).map(|_| assigned("one"))).await?;
+    let granted = world.take(&one, 3).await?;
+    let help = Blocker::new("x").with_help(task());
+    world.end(granted[2].lease, Ending::Block(help)).await?;
+    one.leave().await?;
+    world.end(granted[0].lease, Ending::Release).await?;
+    let retry = Ending::Fail { reason: "flaky".into(), retry: Retry::After(MINUTE) };
+    world.end(granted[1].lease, retry).await?;
+    let first = world.drain(&other).await?;
+    assert!(first.contains(&all[0]) && first.contains(&all[2]) && !first.contains(&all[1]), "{first:?}");
+    world.advance(MINUTE).await;
+    assert_eq!(world.drain(&other).await?, [all[1]]);
+    Ok(())
+}
+
+async fn what_is_refused_is_offered_to_others(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let (one, other) = (world.session("one").await?, world.session("other").await?);
+    let id = world.submit(assigned("one")).await?;
+    let granted = world.grant(&one).await?;
+    let refusal = Ending::Refuse { reason: "the budget is spent".into(), delay: Some(MINUTE) };
+    world.end(granted.lease, refusal).await?;
+    assert_eq!(world.take(&one, 1).await?, []);
+    assert_eq!(ids(&world.take(&other, 1).await?), [id]);
     Ok(())
 }

@@ -88,11 +88,7 @@ async fn it_is_in_somebodys_own_queue(given: Given) -> Outcome {
     let assigned = || requiring(&["a"]).with_assignee(session.clone());
     let all = world.submit_all([assigned(), assigned()]).await?;
     assert_eq!(world.scheduler.why(all[1]).await?, Why::Absent { session: session.clone() });
-    let lesser = world.session("one").await?;
-    let why = Why::NotCapable { closest: session.clone(), missing: capabilities(&["a"]) };
-    assert_eq!(world.scheduler.why(all[1]).await?, why);
     let able = world.session_with("one", &["a"]).await?;
-    drop(lesser);
     assert_eq!(world.scheduler.why(all[1]).await?, Why::Assigned { session: session.clone(), ahead: 1 });
     let granted = world.grant(&able).await?;
     world.end(granted.lease, Ending::Refuse { reason: "x".into(), delay: Some(MINUTE) }).await?;

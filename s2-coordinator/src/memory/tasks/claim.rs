@@ -11,6 +11,7 @@ use crate::memory::effects::Effects;
 use crate::memory::tasks::slot::{Hold, State};
 use crate::memory::tasks::{Tasks, named, record};
 use crate::memory::wait::Ticket;
+use crate::swarm::SwarmId;
 use crate::time::Timestamp;
 
 impl Tasks {
@@ -18,15 +19,10 @@ impl Tasks {
     pub(in crate::memory) fn take(&mut self, claim: &Claim, fx: &mut Effects) -> Result<Vec<Grant>, Error> {
         let (limits, number) = (&fx.config.limits, claim.by.number);
         limits.check_claim(claim.max)?;
-        let session = self.sessions.check(&claim.by)?;
-        if let Some(leases) = session.granted(claim.request) {
-            let held = |lease: &Lease| {
-                let slot = self.slots.get(&lease.task)?;
-                slot.hold_of(lease.token).ok().and_then(|_| slot.grant())
-            };
-            return Ok(leases.iter().filter_map(held).collect());
+        if let Some(granted) = self.repeated(claim)? {
+            return Ok(granted);
         }
-        let has = session.held.len();
+        let has = self.sessions.check(&claim.by)?.held.len();
         check("leases", || format!("session {}", claim.by.session), has + 1, limits.leases)?;
         let room = claim.max.min(limits.leases - has);
         let mut granted = Vec::new();
@@ -41,6 +37,16 @@ impl Tasks {
             session.remember(claim.request, granted.iter().map(|grant| grant.lease).collect());
         }
         Ok(granted)
+    }
+
+    /// What a claim that is repeated was granted the first time, as far as it is still held.
+    pub(in crate::memory) fn repeated(&self, claim: &Claim) -> Result<Option<Vec<Grant>>, Error> {
+        let Some(leases) = self.sessions.check(&claim.by)?.granted(claim.request) else { return Ok(None) };
+        let held = |lease: &Lease| {
+            let slot = self.slots.get(&lease.task)?;
+            slot.hold_of(lease.token).ok().and_then(|_| slot.grant())
+        };
+        Ok(Some(leases.iter().filter_map(held).collect()))
     }
 
     /// What a session does next: what it may resume and what is in its own queue, then what is in any queue, and if it has
@@ -65,11 +71,19 @@ impl Tasks {
         if !session.held.is_empty() {
             return None;
         }
-        let may = |class| self.queues.may(kind, class);
-        let (task, from) = self.own.steal(name, fx.config.steal_above, may, |task| session.refuses(task))?;
+        let (task, from) = self.theft(number, fx)?;
+        let name = &self.sessions.get(number)?.incarnation.session;
         fx.journal(record("stolen", task).with("from", named(&from)).with("to", named(name)));
         self.unindex_then(task, fx, |slot, _| slot.assignee = None);
         Some(task)
+    }
+
+    /// What a session would steal, and from whom.
+    pub(super) fn theft(&self, number: u64, fx: &Effects) -> Option<(TaskId, SwarmId)> {
+        let session = self.sessions.get(number)?;
+        let may = |class| self.queues.may(session.kind, class);
+        let skip = |task| session.refuses(task);
+        self.own.steal(&session.incarnation.session, fx.config.steal_above, may, skip)
     }
 
     /// Gives a task to a session.
@@ -93,7 +107,10 @@ impl Tasks {
         );
         let hold =
             Hold { by: by.clone(), token, started: fx.now, deadline: grant.deadline, expires: grant.expires, resumes };
-        self.set(id, State::Claimed(hold), fx);
+        self.unindex_then(id, fx, |slot, _| {
+            slot.blocked_by = None;
+            slot.state = State::Claimed(hold);
+        });
         Some(grant)
     }
 
@@ -112,7 +129,7 @@ impl Tasks {
             State::Blocked(blocked) if blocked.by == *by && blocked.token == lease.token => return Ok(None),
             State::Resumable(blocked, _) if blocked.by == *by && blocked.token == lease.token => {}
             // Nobody else has come for it.
-            State::Ready if slot.was_blocked_by(lease.token) => {}
+            State::Ready if slot.blocked_by.as_ref().is_some_and(|it| it.by == *by && it.token == lease.token) => {}
             _ => return Err(slot.stale(lease.token)),
         }
         Ok(self.grant(lease.task, by, Some(lease.token), fx))
@@ -135,19 +152,15 @@ impl Tasks {
         }
     }
 
-    /// A waiting claim has got something.
-    pub(in crate::memory) fn was_served(&mut self, by: &Incarnation, ticket: Ticket) {
-        let kind = self.sessions.get(by.number).map(|session| session.kind);
-        if let Some(kind) = kind.and_then(|kind| self.queues.kind_mut(kind)) {
-            kind.waiting.remove(ticket);
-        }
-    }
-
-    /// A waiting claim is given up. If it had been woken, others are in its place.
+    /// A waiting claim leaves the queue. If it had been woken, others are for whatever is there.
     pub(in crate::memory) fn stop_waiting_to_claim(&mut self, by: &Incarnation, ticket: Ticket, fx: &mut Effects) {
-        let Some(kind) = self.sessions.get(by.number).map(|session| session.kind) else { return };
-        if self.queues.kind_mut(kind).is_some_and(|kind| !kind.waiting.remove(ticket)) {
-            fx.wake(self.queues.wake_all(|_| true));
+        let Some(kind) = self.sessions.get(by.number).map(|session| session.kind) else {
+            // What it was woken for is not known any more.
+            return fx.wake(self.queues.wake_all(|_| true));
+        };
+        if !self.queues.stop_waiting(kind, ticket) {
+            self.nudged.push(by.number);
+            self.stealable = true;
         }
     }
 

@@ -62,24 +62,38 @@ impl Tasks {
                 let until = fx.now + delay.unwrap_or_else(|| fx.config.backoff.delay(1, &mut fx.random));
                 let ended = Ended::Refused { until };
                 self.end_claim(lease.task, ended.clone());
-                let number = hold.by.number;
-                if let Some(session) = self.sessions.get_mut(number) {
-                    let before = session.refused_until(lease.task);
-                    let forgotten = session.refuse(lease.task, until);
-                    let stale = before.map(|at| (at, lease.task)).into_iter().chain(forgotten);
-                    for (at, task) in stale {
-                        self.timers.remove(&(at, Timer::Offer(task, number)));
-                    }
-                    self.arm(until, Timer::Offer(lease.task, number), fx);
-                }
+                self.back_off(lease.task, hold.by.number, until, fx);
                 let entry = record("refused", lease.task).with("session", named(&hold.by.session));
                 fx.journal(entry.with("token", hold.token.get()).with("reason", reason));
-                self.set(lease.task, State::Ready, fx);
-                self.tell(lease.task, fx);
+                // Others may take it, also from its own queue.
+                self.open_to_all(lease.task, fx);
                 Ok(ended)
             }
             Ending::Block(blocker) => self.block(lease.task, &hold, &blocker, fx),
         }
+    }
+
+    /// A session is not offered a task for a while.
+    fn back_off(&mut self, id: TaskId, number: u64, until: Timestamp, fx: &mut Effects) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        let before = session.refused_until(id).map(|at| (at, id));
+        let forgotten = session.refuse(id, until);
+        if forgotten.is_some() {
+            self.nudged.push(number);
+        }
+        for (at, task) in before.into_iter().chain(forgotten) {
+            self.timers.remove(&(at, Timer::Offer(task, number)));
+        }
+        self.arm(until, Timer::Offer(id, number), fx);
+    }
+
+    /// A task is ready for whoever is eligible.
+    pub(super) fn open_to_all(&mut self, id: TaskId, fx: &mut Effects) {
+        self.unindex_then(id, fx, |slot, _| {
+            slot.assignee = None;
+            slot.state = State::Ready;
+        });
+        self.tell(id, fx);
     }
 
     fn complete(
@@ -91,7 +105,7 @@ impl Tasks {
         fx: &mut Effects,
     ) -> Result<Ended, Error> {
         let Completion { result, tasks, events } = completion;
-        let plan = self.plan(&tasks, Some(id), &fx.config.limits)?;
+        let plan = self.plan(&tasks, Some(id), true, &fx.config.limits)?;
         let events: Arc<[_]> = if events.is_empty() { Arc::default() } else { topics.publish(&events, fx)?.into() };
         let mut entry = record("completed", id)
             .with("session", named(&hold.by.session))
@@ -155,16 +169,21 @@ impl Tasks {
     }
 
     fn block(&mut self, id: TaskId, hold: &Hold, blocker: &Blocker, fx: &mut Effects) -> Result<Ended, Error> {
-        let plan = self.plan(&blocker.help, Some(id), &fx.config.limits)?;
+        let plan = self.plan(&blocker.help, Some(id), false, &fx.config.limits)?;
         let known = plan.iter().filter_map(Planned::as_new).flat_map(|plan| &plan.after);
         let known = known.filter_map(|(target, _)| match target {
             Target::Known(id) => Some(*id),
             Target::Nth(_) => None,
         });
+        // Help that is there already, under its key, may wait for this task.
+        let there = plan.iter().filter_map(|planned| match planned {
+            Planned::Duplicate(id) => Some(*id),
+            _ => None,
+        });
         for on in &blocker.on {
             self.slot(*on)?;
         }
-        if let Some(cycle) = self.path_to(id, blocker.on.iter().copied().chain(known)) {
+        if let Some(cycle) = self.path_to(id, blocker.on.iter().copied().chain(there).chain(known)) {
             return Err(Error::DependencyCycle { cycle });
         }
         let help: Arc<[_]> = self.accept(&blocker.help, &plan, fx).into();
@@ -186,9 +205,10 @@ impl Tasks {
             reason: blocker.reason.clone(),
             awaited: blocker.awaited,
         };
-        self.set(id, State::Blocked(blocked), fx);
+        self.set(id, State::Blocked(blocked.clone()), fx);
         if let Some(slot) = self.slots.get_mut(&id) {
             slot.answers.clone_from(&waits);
+            slot.blocked_by = Some(blocked);
         }
         let unfinished: Vec<TaskId> = waits.iter().copied().filter(|on| self.is_unfinished(*on)).collect();
         for &on in &unfinished {

@@ -49,7 +49,9 @@ impl Tasks {
             match chore {
                 Chore::Rekey(id) => self.rekey(id, fx),
                 Chore::Release(id) => {
-                    let next = self.slots.get_mut(&id).and_then(|slot| slot.dependants.pop_first());
+                    // One that was redriven meanwhile tells the rest when it is finished again.
+                    let over = self.slots.get_mut(&id).filter(|slot| slot.outcome().is_some());
+                    let next = over.and_then(|slot| slot.dependants.pop_first());
                     let Some((_, dependant)) = next else { continue };
                     // The others after what follows from this one: a chain is as urgent as a crowd.
                     self.chores.push_back(Chore::Release(id));
@@ -57,6 +59,10 @@ impl Tasks {
                 }
             }
             self.units -= 1;
+        }
+        if self.chores.is_empty() && !self.finished.is_empty() {
+            // What is finished may be forgotten from now on.
+            fx.arm(self.next_due(fx));
         }
     }
 
@@ -168,7 +174,6 @@ impl Tasks {
         self.queues.leave_class(class);
         self.finished.push_back((fx.now, id));
         self.finished_bytes += bytes;
-        fx.arm(self.next_due(fx));
         fx.journal(entry);
         self.tell(id, fx);
     }

@@ -41,8 +41,7 @@ impl Tasks {
     }
 
     pub(in crate::memory) fn list(&self, which: &Which, most: usize) -> TaskPage {
-        let after = which.after.unwrap_or_default();
-        let from = self.order.partition_point(|id| *id <= after);
+        let from = which.after.map_or(TaskId::default(), TaskId::next);
         let mut page = TaskPage { items: Vec::new(), next: None };
         for (nth, id) in self.order.range(from..).enumerate() {
             if page.items.len() == which.limit.unwrap_or(most) || nth == LOOK_AT {
@@ -50,7 +49,7 @@ impl Tasks {
             }
             page.next = Some(*id);
             let matching = self.slots.get(id).filter(|slot| matches(slot, which));
-            page.items.extend(matching.map(Slot::status));
+            page.items.extend(matching.map(|slot| slot.status()));
         }
         page.next = None;
         page
@@ -113,10 +112,6 @@ impl Tasks {
         let requires = &slot.task.requires;
         if let Some(name) = &slot.assignee {
             let Some(session) = self.sessions.named(name) else { return Why::Absent { session: name.clone() } };
-            let missing = session.offers.missing(requires);
-            if !missing.is_empty() {
-                return Why::NotCapable { closest: name.clone(), missing };
-            }
             if let Some(until) = session.refused_until(slot.id()) {
                 return Why::Refused { until };
             }

@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::lease::Loss;
 use crate::memory::effects::Effects;
 use crate::memory::tasks::own::OwnQueues;
-use crate::memory::tasks::queue::{ClassId, Queues};
+use crate::memory::tasks::queue::Queues;
 use crate::memory::tasks::sessions::Sessions;
 use crate::memory::tasks::slot::{Slot, State};
 use crate::memory::wait::WaitList;
@@ -66,9 +66,9 @@ enum Chore {
 
 #[derive(Debug, Default)]
 pub(in crate::memory) struct Tasks {
-    slots: HashMap<TaskId, Slot>,
-    /// All tasks in the order in which they were submitted. Those that are forgotten stay until they come first.
-    order: VecDeque<TaskId>,
+    slots: HashMap<TaskId, Box<Slot>>,
+    /// All tasks in the order in which they were submitted.
+    order: BTreeSet<TaskId>,
     keys: HashMap<IdempotencyKey, TaskId>,
     queues: Queues,
     own: OwnQueues,
@@ -85,13 +85,13 @@ pub(in crate::memory) struct Tasks {
     watchers: HashMap<TaskId, WaitList>,
     /// Sessions for which there is something of their own.
     nudged: Vec<u64>,
-    /// Classes in which there may be something to steal, and from whom.
-    stealable: Vec<(ClassId, u64)>,
+    /// Whether there may be something to steal.
+    stealable: bool,
 }
 
 impl Tasks {
     fn slot(&self, id: TaskId) -> Result<&Slot, Error> {
-        self.slots.get(&id).ok_or(Error::UnknownTask { task: TaskRef::Id(id) })
+        self.slots.get(&id).map(|slot| &**slot).ok_or(Error::UnknownTask { task: TaskRef::Id(id) })
     }
 
     fn arm(&mut self, at: Timestamp, timer: Timer, fx: &mut Effects) {
@@ -170,14 +170,16 @@ impl Tasks {
 
     /// Puts a task that is ready into its queue.
     fn enqueue(&mut self, id: TaskId, fx: &Effects) {
-        let Some(slot) = self.slots.get(&id) else { return };
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let session = slot.assignee.as_ref().and_then(|assignee| self.sessions.named(assignee));
+        if session.is_some_and(|session| !self.queues.may(session.kind, slot.class)) {
+            // A session that is there and cannot do it would keep it for ever.
+            slot.assignee = None;
+        }
         let Some(assignee) = &slot.assignee else { return self.queues.insert(slot.class, slot.place()) };
         self.own.insert(assignee, slot.class, slot.place(), slot.task.priority);
-        let number = self.sessions.named(assignee).map_or(0, |session| session.incarnation.number);
-        self.nudged.push(number);
-        if self.own.len(assignee) > fx.config.steal_above {
-            self.stealable.push((slot.class, number));
-        }
+        self.nudged.extend(session.map(|session| session.incarnation.number));
+        self.stealable |= self.own.len(assignee) > fx.config.steal_above;
     }
 
     fn dequeue(&mut self, id: TaskId) {
@@ -241,11 +243,13 @@ impl Tasks {
             let kind = self.sessions.get(number).and_then(|session| self.queues.kind_mut(session.kind));
             fx.wake(kind.and_then(|kind| kind.waiting.first(|other| other == number)));
         }
-        for (class, victim) in std::mem::take(&mut self.stealable) {
-            let idle = |number: u64| {
-                number != victim && self.sessions.get(number).is_some_and(|session| session.held.is_empty())
-            };
-            fx.wake(self.queues.wake_for(class, idle));
+        if std::mem::take(&mut self.stealable) && self.own.is_any_above(fx.config.steal_above) {
+            let is_idle = |number: u64| self.sessions.get(number).is_some_and(|session| session.held.is_empty());
+            let mut thieves = self.queues.longest_waiters(is_idle);
+            thieves.retain(|(_, _, number)| self.theft(*number, fx).is_some());
+            if let Some((ticket, kind, _)) = thieves.into_iter().min() {
+                fx.wake(self.queues.kind_mut(kind).and_then(|kind| kind.waiting.take(ticket)));
+            }
         }
     }
 
@@ -254,7 +258,6 @@ impl Tasks {
         self.units = UNITS;
         if !self.chores.is_empty() {
             self.conclude(fx);
-            fx.arm(self.next_due(fx));
         }
     }
 

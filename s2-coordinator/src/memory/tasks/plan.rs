@@ -1,7 +1,8 @@
 //! A batch of tasks that is to be submitted: everything that can be wrong with it, before anything is written.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
+use crate::capability::Capabilities;
 use crate::dependency::{OnFailure, TaskId, TaskRef};
 use crate::error::Error;
 use crate::invalid::Invalid;
@@ -47,11 +48,13 @@ impl Planned {
 }
 
 impl Tasks {
-    /// Checks a batch against what is there. `parent` is what its tasks are parts of unless they say otherwise.
+    /// Checks a batch against what is there. `parent` is what its tasks are parts of unless they say otherwise, and `ends`
+    /// whether that one is done in the same step.
     pub(super) fn plan(
         &self,
         tasks: &[NewTask],
         parent: Option<TaskId>,
+        ends: bool,
         limits: &Limits,
     ) -> Result<Vec<Planned>, Error> {
         limits.check_tasks(tasks)?;
@@ -69,7 +72,20 @@ impl Tasks {
             cycle: cycle.into_iter().filter_map(|nth| tasks[nth].key.clone()).map(TaskRef::Key).collect(),
         })?;
         measure_paths(&mut planned, &order);
-        self.check_room(tasks, &planned, limits)?;
+        let new = || planned.iter().enumerate().filter_map(|(nth, planned)| Some((nth, planned.as_new()?)));
+        // If they follow from a task, that one makes room.
+        let requires: Vec<_> = new().map(|(nth, _)| &tasks[nth].requires).collect();
+        self.check_room(&requires, usize::from(ends), limits)?;
+        let mut children = Tally::new();
+        for (nth, plan) in new() {
+            let what = || format!("task {nth} ({})", tasks[nth].kind);
+            check("depth", what, plan.depth as usize, limits.depth as usize)?;
+            if let Some(parent) = plan.parent {
+                let count = children.entry(parent).or_insert(self.slot(parent)?.children);
+                *count += 1;
+                check("children", || format!("task {parent}"), *count, limits.children)?;
+            }
+        }
         Ok(planned)
     }
 
@@ -136,27 +152,12 @@ impl Tasks {
         Ok(after)
     }
 
-    /// Checks the limits that depend on what is there.
-    fn check_room(&self, tasks: &[NewTask], planned: &[Planned], limits: &Limits) -> Result<(), Error> {
-        let new = || tasks.iter().zip(planned).filter_map(|(task, planned)| Some((task, planned.as_new()?)));
-        let unfinished = self.stats().unfinished();
-        let unfinished = usize::try_from(unfinished).unwrap_or(usize::MAX);
-        check("tasks", || "the fleet".into(), unfinished + new().count(), limits.tasks)?;
-        let mut classes: Vec<_> = new().map(|(task, _)| &task.requires).filter(|it| !self.queues.knows(it)).collect();
-        classes.sort_unstable();
-        classes.dedup();
-        check("classes", || "the fleet".into(), self.queues.class_count() + classes.len(), limits.classes)?;
-        let mut children = Tally::new();
-        for (nth, (task, plan)) in new().enumerate() {
-            let what = || format!("task {nth} ({})", task.kind);
-            check("depth", what, plan.depth as usize, limits.depth as usize)?;
-            if let Some(parent) = plan.parent {
-                let count = children.entry(parent).or_insert(self.slot(parent)?.children);
-                *count += 1;
-                check("children", || format!("task {parent}"), *count, limits.children)?;
-            }
-        }
-        Ok(())
+    /// Checks whether there is room for tasks with these requirements, when so many others end.
+    pub(super) fn check_room(&self, new: &[&Capabilities], ending: usize, limits: &Limits) -> Result<(), Error> {
+        let unfinished = usize::try_from(self.stats().unfinished()).unwrap_or(usize::MAX);
+        check("tasks", || "the fleet".into(), (unfinished + new.len()).saturating_sub(ending), limits.tasks)?;
+        let classes: BTreeSet<_> = new.iter().filter(|requires| !self.queues.knows(requires)).collect();
+        check("classes", || "the fleet".into(), self.queues.class_count() + classes.len(), limits.classes)
     }
 }
 

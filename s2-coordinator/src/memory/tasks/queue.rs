@@ -237,6 +237,18 @@ impl Queues {
         }
     }
 
+    /// Removes a waiting claim, and answers whether it was still queued. One that had been woken leaves what is there to
+    /// others.
+    pub(super) fn stop_waiting(&mut self, kind: KindId, ticket: Ticket) -> bool {
+        let Some(state) = self.kinds.get_mut(&kind) else { return true };
+        if state.waiting.remove(ticket) {
+            return true;
+        }
+        let is_ready = |id: &&ClassId| self.classes.get(id).is_some_and(|class| !class.ready.is_empty());
+        self.fresh.extend(state.classes.iter().filter(is_ready));
+        false
+    }
+
     /// Takes those who wait for what has become ready out of their queues, the longest waiter first, to be woken.
     pub(super) fn wake(&mut self, refuses: &dyn Fn(u64, &Class) -> bool) -> Vec<Waker> {
         let mut wakers = Vec::new();
@@ -256,12 +268,12 @@ impl Queues {
         self.kinds.values_mut().flat_map(|kind| kind.waiting.all(&qualifies)).collect()
     }
 
-    /// Takes the longest waiter of those who may do a class and qualify out of the queue, to be woken.
-    pub(super) fn wake_for(&mut self, id: ClassId, qualifies: impl Fn(u64) -> bool) -> Option<Waker> {
-        let class = self.classes.get(&id)?;
-        let kinds = class.kinds.iter();
-        let (ticket, kind) =
-            kinds.filter_map(|kind| Some((self.kinds.get(kind)?.waiting.ticket(&qualifies)?, *kind))).min()?;
-        self.kinds.get_mut(&kind)?.waiting.take(ticket)
+    /// The longest waiter of each kind that qualifies.
+    pub(super) fn longest_waiters(&self, qualifies: impl Fn(u64) -> bool) -> Vec<(Ticket, KindId, u64)> {
+        let first = |(id, kind): (&KindId, &Kind)| {
+            let (ticket, session) = kind.waiting.first_of(&qualifies)?;
+            Some((ticket, *id, session))
+        };
+        self.kinds.iter().filter_map(first).collect()
     }
 }

@@ -22,13 +22,17 @@ impl Tasks {
         let older = self.sessions.named(name).map(|session| session.incarnation.clone());
         check("sessions", || "the fleet".into(), self.sessions.len() + usize::from(older.is_none()), limits.sessions)?;
         let incarnation = Incarnation { session: name.clone(), number: fx.number() };
-        // Its own queue is there for the newer one.
-        if let Some(session) = older.and_then(|older| self.sessions.remove(&older)) {
-            self.part(&session, Some(&incarnation), fx);
-        }
+        let older = older.and_then(|older| self.sessions.remove(&older));
         let kind = self.queues.enter_kind(&profile.capabilities);
         fx.journal(entry("entered", name).with("incarnation", incarnation.number));
         self.sessions.insert(incarnation.clone(), profile.capabilities.clone(), kind);
+        // Its own queue is there for the newer one, and for what the older one had of it, as far as that can do it.
+        for task in self.own.all(name, |class| !self.queues.may(kind, class)) {
+            self.unindex_then(task, fx, |slot, _| slot.assignee = None);
+        }
+        if let Some(older) = older {
+            self.part(&older, Some(&incarnation), fx);
+        }
         Ok(incarnation)
     }
 
@@ -37,10 +41,16 @@ impl Tasks {
             return false;
         }
         let Some(session) = self.sessions.remove(incarnation) else { return false };
-        fx.journal(entry("left", &incarnation.session).with("incarnation", incarnation.number));
+        let name = &incarnation.session;
+        fx.journal(entry("left", name).with("incarnation", incarnation.number));
+        // What is in its own queue is anybody's, and so is what it has when that comes back.
+        for task in session.held.iter().chain(&session.blocked) {
+            if let Some(slot) = self.slots.get_mut(task).filter(|slot| slot.assignee.as_ref() == Some(name)) {
+                slot.assignee = None;
+            }
+        }
         self.part(&session, None, fx);
-        // What is in its own queue is anybody's.
-        for task in self.own.all(&incarnation.session) {
+        for task in self.own.all(name, |_| true) {
             self.unindex_then(task, fx, |slot, _| slot.assignee = None);
         }
         true

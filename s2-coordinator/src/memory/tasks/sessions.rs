@@ -61,7 +61,8 @@ impl Session {
         if self.refused.len() <= REFUSED {
             return None;
         }
-        let (&oldest, &at) = self.refused.iter().min_by_key(|(task, at)| (**at, **task))?;
+        let others = self.refused.iter().filter(|(other, _)| **other != task);
+        let (&oldest, &at) = others.min_by_key(|(task, at)| (**at, **task))?;
         self.refused.remove(&oldest);
         Some((at, oldest))
     }

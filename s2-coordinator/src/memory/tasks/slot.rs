@@ -1,6 +1,6 @@
 //! One task, and where it is.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::dependency::{OnFailure, TaskId};
@@ -39,8 +39,10 @@ pub(super) struct Slot {
     pub(super) answers: Vec<TaskId>,
     pub(super) children: usize,
     pub(super) redriven: bool,
+    /// Who had blocked it, until somebody has it again.
+    pub(super) blocked_by: Option<Blocked>,
     /// How its latest claims ended.
-    ends: VecDeque<(Token, End)>,
+    ends: Vec<(Token, End)>,
 }
 
 #[derive(Debug)]
@@ -99,7 +101,8 @@ impl Slot {
             answers: Vec::new(),
             children: 0,
             redriven: false,
-            ends: VecDeque::new(),
+            blocked_by: None,
+            ends: Vec::new(),
             task,
         }
     }
@@ -170,16 +173,19 @@ impl Slot {
 
     /// The claim is over, unless its holder has just ended it.
     pub(super) fn was_lost(&mut self, token: Token, loss: Loss) {
-        if self.ends.back().is_none_or(|(last, _)| *last != token) {
+        if self.ends.last().is_none_or(|(last, _)| *last != token) {
             self.remember(token, End::Lost(loss));
         }
     }
 
     fn remember(&mut self, token: Token, end: End) {
-        if self.ends.len() == ENDS {
-            self.ends.pop_front();
+        match self.ends.len() {
+            // Most tasks are claimed once.
+            0 => self.ends.reserve_exact(1),
+            ENDS => drop(self.ends.remove(0)),
+            _ => {}
         }
-        self.ends.push_back((token, end));
+        self.ends.push((token, end));
     }
 
     /// Why a claim is over; nothing while it is not.
@@ -192,11 +198,6 @@ impl Slot {
             Some((_, End::Lost(loss))) => Some(loss.clone()),
             None => Some(Loss::Forgotten),
         }
-    }
-
-    /// Whether the latest claim was this one, and was ended by blocking.
-    pub(super) fn was_blocked_by(&self, token: Token) -> bool {
-        matches!(self.ends.back(), Some((last, End::ByHolder(Ended::Blocked { .. }))) if *last == token)
     }
 
     /// The current claim as it was granted.
@@ -236,12 +237,24 @@ impl Slot {
         TaskStatus::new(Arc::clone(&self.task), self.state(), self.failures, self.session().cloned())
     }
 
-    /// About how many bytes it occupies once it is finished.
+    /// About how many bytes it occupies.
     pub(super) fn weight(&self) -> u64 {
-        let result = self.outcome().and_then(Outcome::result);
-        let said = result.map_or(0, |result| result.data.len() as u64 + result.evidence.weight());
-        let history = (self.history.len() * size_of::<Run>()) as u64;
-        size_of::<Self>() as u64 + self.task.weight() + said + history
+        let runs =
+            |history: &[Run]| history.iter().map(|run| size_of::<Run>() + run.end.weight()).sum::<usize>() as u64;
+        let said = match self.outcome() {
+            None => 0,
+            Some(Outcome::Done(result)) => result.data.len() as u64 + result.evidence.weight(),
+            Some(Outcome::Failed { history, .. }) => runs(history),
+            Some(Outcome::Cancelled { reason }) => reason.len() as u64,
+        };
+        let ends = self.ends.iter().map(|(_, end)| match end {
+            End::ByHolder(Ended::Completed { tasks, events }) => size_of_val(&**tasks) + size_of_val(&**events),
+            End::ByHolder(Ended::Blocked { help }) => size_of_val(&**help),
+            _ => 0,
+        });
+        let ends = (ends.sum::<usize>() + self.ends.len() * size_of::<(Token, End)>()) as u64;
+        let answers = (self.answers.len() * size_of::<TaskId>()) as u64;
+        size_of::<Self>() as u64 + self.task.weight() + said + ends + answers + runs(&self.history)
     }
 
     pub(super) fn lease(&self, token: Token) -> Lease {

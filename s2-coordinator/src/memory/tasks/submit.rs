@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::dependency::{OnFailure, TaskId};
 use crate::error::Error;
-use crate::limits::check;
 use crate::memory::effects::Effects;
 use crate::memory::tasks::plan::{Plan, Planned, Target};
 use crate::memory::tasks::slot::{Slot, State};
@@ -23,7 +22,7 @@ pub(super) enum Verdict {
 
 impl Tasks {
     pub(in crate::memory) fn submit(&mut self, tasks: &[NewTask], fx: &mut Effects) -> Result<Vec<Submitted>, Error> {
-        let plan = self.plan(tasks, None, &fx.config.limits)?;
+        let plan = self.plan(tasks, None, false, &fx.config.limits)?;
         Ok(self.accept(tasks, &plan, fx))
     }
 
@@ -87,8 +86,8 @@ impl Tasks {
         }
         let mut slot = Slot::new(task, class, key);
         slot.assignee = assignee;
-        self.order.push_back(id);
-        self.slots.insert(id, slot);
+        self.order.insert(id);
+        self.slots.insert(id, Box::new(slot));
         self.counts[TaskState::Waiting as usize] += 1;
     }
 
@@ -140,9 +139,9 @@ impl Tasks {
                 return Err(Error::WrongState { task: *on, state, expected });
             }
         }
-        let unfinished = usize::try_from(self.stats().unfinished()).unwrap_or(usize::MAX);
-        let anew = answers.iter().filter(|answer| !answer.duplicate).count();
-        check("tasks", || "the fleet".into(), unfinished + anew, fx.config.limits.tasks)?;
+        let anew = answers.iter().filter(|answer| !answer.duplicate).filter_map(|answer| self.slots.get(&answer.id));
+        let anew: Vec<_> = anew.filter(|slot| slot.outcome().is_some()).map(|slot| &slot.task.requires).collect();
+        self.check_room(&anew, 0, &fx.config.limits)?;
         for answer in answers.iter().filter(|answer| !answer.duplicate) {
             self.revive(answer.id, fx);
         }
@@ -172,8 +171,14 @@ impl Tasks {
         let before = slot.key;
         slot.key = Self::key_of(slot, fx);
         if was_on_hold {
-            // Somebody has decided: what failed counts as done, what is not finished is still waited for.
+            // Somebody has decided: what failed counts as done, what is not finished is waited for.
             self.pass_on(id, before);
+            let Some(slot) = self.slots.get(&id) else { return };
+            let waits = |on: TaskId| slot.waits.iter().any(|(other, _)| *other == on);
+            let again = slot.task.after.iter().filter(|(on, _)| self.is_unfinished(*on) && !waits(*on));
+            for (on, on_failure) in again.copied().collect::<Vec<_>>() {
+                self.add_edge(id, on, on_failure);
+            }
             self.proceed(id, fx);
         } else {
             self.begin_task(id, fx);

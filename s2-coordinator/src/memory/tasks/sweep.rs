@@ -12,12 +12,15 @@ use crate::outcome::{Cause, Run, RunEnd};
 use crate::severity::Severity;
 use crate::time::Timestamp;
 
+/// How long a finished task stays at least, so that whoever waits for it is told.
+const TOLD: Duration = Duration::from_secs(1);
+
 impl Tasks {
     /// When something is due next.
     pub(in crate::memory) fn next_due(&self, fx: &Effects) -> Timestamp {
         let timer = self.timers.first().map_or(Timestamp::MAX, |(at, _)| *at);
         let kept = fx.config.finished;
-        let age = if self.finished_bytes > kept.bytes { Some(Duration::ZERO) } else { kept.age };
+        let age = if self.finished_bytes > kept.bytes { Some(TOLD) } else { kept.age.map(|age| age.max(TOLD)) };
         let forgotten = self.finished.front().zip(age).map(|((at, _), age)| *at + age);
         // What is finished is not forgotten before everybody has heard of it.
         let forgotten = forgotten.filter(|_| self.chores.is_empty());
@@ -26,13 +29,19 @@ impl Tasks {
 
     /// Does what is due by now.
     pub(in crate::memory) fn sweep(&mut self, fx: &mut Effects) {
-        while let Some(&(at, timer)) = self.timers.first()
-            && at <= fx.now
-        {
-            self.timers.pop_first();
-            self.fire(at, timer, fx);
+        loop {
+            while let Some(&(at, timer)) = self.timers.first()
+                && at <= fx.now
+            {
+                self.timers.pop_first();
+                self.fire(at, timer, fx);
+            }
+            self.work(fx);
+            // What follows may be due at once, too.
+            if self.timers.first().is_none_or(|(at, _)| *at > fx.now) {
+                break;
+            }
         }
-        self.work(fx);
         self.forget(fx);
     }
 
@@ -41,10 +50,7 @@ impl Tasks {
             Timer::Deadline(id) if self.is_unfinished(id) => self.fail(id, Cause::Overdue, fx),
             Timer::Deadline(_) => {}
             Timer::Start(id) => self.make_ready(id, at, fx),
-            Timer::Window(id) => {
-                self.set(id, State::Ready, fx);
-                self.tell(id, fx);
-            }
+            Timer::Window(id) => self.open_to_all(id, fx),
             Timer::Offer(id, number) => {
                 if let Some(session) = self.sessions.get_mut(number) {
                     session.offer_again(id);
@@ -96,9 +102,10 @@ impl Tasks {
         let room = if self.finished_bytes > kept.bytes { kept.bytes - kept.bytes / 8 } else { kept.bytes };
         let (mut forgotten, mut through) = (0_u64, 0);
         while let Some(&(at, id)) = self.finished.front() {
-            let too_old = kept.age.is_some_and(|age| fx.now.since(at) >= age);
+            let age = fx.now.since(at);
+            let too_old = kept.age.is_some_and(|most| age >= most);
             let is_current = self.finished_at(id) == Some(at);
-            if is_current && !too_old && self.finished_bytes <= room {
+            if is_current && (age < TOLD || !too_old && self.finished_bytes <= room) {
                 break;
             }
             self.finished.pop_front();
@@ -106,6 +113,7 @@ impl Tasks {
                 continue;
             }
             if let Some(slot) = self.slots.remove(&id) {
+                self.order.remove(&id);
                 self.finished_bytes -= slot.weight();
                 self.counts[slot.state() as usize] -= 1;
                 if let Some(key) = &slot.task.key {
@@ -114,9 +122,6 @@ impl Tasks {
                 (forgotten, through) = (forgotten + 1, id.get());
                 self.tell(id, fx);
             }
-        }
-        while self.order.front().is_some_and(|id| !self.slots.contains_key(id)) {
-            self.order.pop_front();
         }
         if forgotten > 0 {
             fx.journal(Record::new("task", "forgotten", through.to_string()).with("tasks", forgotten));

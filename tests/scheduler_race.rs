@@ -1,0 +1,212 @@
+//! Many threads, real time: sessions that race for tasks, and sessions that crash, dawdle, refuse, get stuck and come back.
+//! Whatever happens, each attempt is claimed once, each task ends once, and nothing is left behind.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use s2_coordinator::{
+    Blocker, Capabilities, Completion, Config, Error, Journal, MemoryScheduler, MemoryStore, NewTask, Outcome,
+    Position, Profile, Random, Scheduler, SchedulerExt, Session, Stats, SwarmId, TaskId, TaskKind, TaskState, Tasks,
+    Token,
+};
+use s2_tests::counts;
+
+const WORK: TaskKind = TaskKind::from_static("work");
+const HOST: SwarmId = SwarmId::from_static("host");
+const WORKERS: usize = 64;
+
+fn task() -> NewTask {
+    NewTask::new(WORK, HOST)
+}
+
+async fn session(scheduler: &MemoryScheduler, nth: usize, offers: &[&str]) -> Session {
+    let name = SwarmId::new(format!("session-{nth}")).expect("a name");
+    let offers = Capabilities::new(offers).expect("capabilities");
+    scheduler.join(&Profile::new(name).with_capabilities(offers)).await.expect("a session")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn each_attempt_is_claimed_once() {
+    let count = counts(10_000, 100_000) as usize;
+    let scheduler = MemoryStore::new().scheduler();
+    let left = Arc::new(AtomicUsize::new(count));
+    let mut racing = Vec::new();
+    for nth in 0..WORKERS {
+        let (session, scheduler, left) = (session(&scheduler, nth, &[]).await, scheduler.clone(), Arc::clone(&left));
+        racing.push(tokio::spawn(async move {
+            let mut seen: Vec<(TaskId, u32, Token)> = Vec::new();
+            while let Some(mut held) = session.claim().await.expect("no error") {
+                // Half of them claim the next one in the step that ends the last.
+                loop {
+                    seen.push((held.task.id, held.attempt, held.lease.token));
+                    if left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                        held.complete(Completion::new()).await.expect("completed");
+                        scheduler.close().await.expect("closed");
+                        break;
+                    }
+                    if nth % 2 == 0 {
+                        held.complete(Completion::new()).await.expect("completed");
+                        break;
+                    }
+                    match held.complete_and_claim(Completion::new()).await.expect("completed") {
+                        (_, Some(next)) => held = next,
+                        (_, None) => break,
+                    }
+                }
+            }
+            seen
+        }));
+    }
+    let mut submitted = HashSet::new();
+    for _ in 0..count / 500 {
+        let batch = scheduler.submit(&vec![task(); 500]).await.expect("submitted");
+        submitted.extend(batch.into_iter().map(|task| task.id));
+    }
+    let (mut claimed, mut tokens) = (HashSet::new(), HashSet::new());
+    for racer in racing {
+        for (task, attempt, token) in racer.await.expect("no panic") {
+            assert!(claimed.insert(task), "task {task} was claimed twice");
+            assert!(tokens.insert(token), "two claims have token {token}");
+            assert_eq!(attempt, 1);
+        }
+    }
+    assert_eq!(claimed, submitted);
+}
+
+/// Works until there is nothing left. What it does with a task is a matter of chance.
+async fn work(scheduler: MemoryScheduler, nth: usize, done: Arc<Mutex<HashMap<TaskId, u32>>>) {
+    let mut random = Random::from_seed(nth as u64);
+    let offers: &[&str] = [&["a"][..], &["b"], &["a", "b"], &[]][nth % 4];
+    loop {
+        // One that comes back has lost what it had.
+        let session = session(&scheduler, nth % (WORKERS / 2), offers).await;
+        loop {
+            let held = match session.claim().await {
+                Ok(Some(held)) => held,
+                // Another one of its name has taken its place, and may have left again.
+                Ok(None) | Err(Error::StaleSession { .. }) => break,
+                Err(error) => panic!("{error}"),
+            };
+            let (id, chance) = (held.task.id, random.bits() % 40);
+            match chance {
+                0 => drop(held),
+                1 => drop(held.into_grant()), // crashes
+                2 => tokio::time::sleep(Duration::from_millis(30)).await,
+                3 => drop(held.fail("flaky").await),
+                4 => drop(held.retry_after(Duration::from_millis(2), "flaky").await),
+                5 => drop(held.refuse("not now", Some(Duration::from_millis(3))).await),
+                6 => drop(held.release().await),
+                7 if held.task.depth < 2 => {
+                    let blocker = Blocker::new("stuck").with_help(task()).with_help(task());
+                    let Ok(mut blocked) = held.block(blocker).await else { continue };
+                    if chance % 2 == 0 {
+                        continue;
+                    }
+                    let resumed = tokio::time::timeout(Duration::from_millis(20), blocked.resume()).await;
+                    if let Ok(Ok(resumed)) = resumed
+                        && resumed.complete(Completion::new()).await.is_ok()
+                    {
+                        *done.lock().expect("no panic").entry(id).or_default() += 1;
+                    }
+                }
+                8 => break, // comes back
+                9 => drop(scheduler.cancel(id, "not needed".into()).await),
+                _ => {
+                    let completion = Completion::new();
+                    let follows = held.task.depth < 1 && chance == 10;
+                    let completion = if follows { completion.with_task(task()) } else { completion };
+                    if held.complete(completion).await.is_ok() {
+                        *done.lock().expect("no panic").entry(id).or_default() += 1;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whatever_happens_each_task_ends_once_and_nothing_is_left() {
+    let mut config = Config::default();
+    config.lease = Duration::from_millis(15);
+    config.attempts = 20;
+    config.backoff.base = Duration::from_millis(1);
+    config.backoff.max = Duration::from_millis(4);
+    config.resume_window = Duration::from_millis(10);
+    let store = MemoryStore::builder().with_config(config).build().expect("a fleet");
+    let scheduler = store.scheduler();
+    let done = Arc::new(Mutex::new(HashMap::new()));
+    let workers: Vec<_> =
+        (0..WORKERS).map(|nth| tokio::spawn(work(store.scheduler(), nth, Arc::clone(&done)))).collect();
+    let mut random = Random::from_seed(99);
+    let mut submitted: Vec<TaskId> = Vec::new();
+    for _ in 0..counts(2_000, 20_000) {
+        let requires: &[&str] = [&[][..], &["a"], &["b"], &[]][(random.bits() % 4) as usize];
+        let mut new = task().with_requires(Capabilities::new(requires).expect("capabilities"));
+        if let Some(earlier) = submitted.last().filter(|_| random.bits() % 3 == 0) {
+            new = new.after(*earlier);
+        }
+        if random.bits() % 5 == 0 {
+            new = new.with_assignee(SwarmId::new(format!("session-{}", random.bits() % 8)).expect("a name"));
+        }
+        match scheduler.submit_one(&new).await {
+            Ok(task) => submitted.push(task.id),
+            // Its own session offers something else: it goes to anybody.
+            Err(Error::Invalid(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let over = async {
+        while scheduler.stats().await.expect("stats").unfinished() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    if tokio::time::timeout(Duration::from_secs(60), over).await.is_err() {
+        let stats: Stats = scheduler.stats().await.expect("stats");
+        let all = scheduler.list(&Tasks::all()).await.expect("a page").items;
+        let stuck = all.iter().find(|status| !status.state.is_finished()).map(|status| status.task.id);
+        let why = match stuck {
+            Some(stuck) => Some(scheduler.why(stuck).await.expect("a task")),
+            None => None,
+        };
+        panic!("something is stuck: {stats:?}, such as {stuck:?}: {why:?}");
+    }
+    // It was as wild as it should be.
+    let (journal, mut seen, mut after) = (store.journal(), HashSet::new(), Position::ORIGIN);
+    loop {
+        let page = journal.entries(after, 500).await.expect("entries");
+        if page.items.is_empty() {
+            break;
+        }
+        after = page.next;
+        seen.extend(page.items.into_iter().map(|entry| entry.operation.to_string()));
+    }
+    for operation in ["expired", "retried", "released", "refused", "blocked", "unblocked", "superseded", "cancelled"] {
+        assert!(seen.contains(operation), "nothing was {operation} among {seen:?}");
+    }
+    let done = done.lock().expect("no panic").clone();
+    for (task, times) in &done {
+        assert_eq!(*times, 1, "task {task} was completed more than once");
+    }
+    let mut counted = 0;
+    let mut which = Tasks::all();
+    loop {
+        let page = scheduler.list(&which).await.expect("a page");
+        for status in &page.items {
+            let outcome = scheduler.outcome(status.task.id).await.expect("a task").expect("it is finished");
+            let was_done = done.contains_key(&status.task.id);
+            assert_eq!(matches!(outcome, Outcome::Done(_)), was_done, "task {}", status.task.id);
+            counted += u64::from(status.state == TaskState::Done);
+        }
+        let Some(next) = page.next else { break };
+        which = which.after(next);
+    }
+    let stats = scheduler.stats().await.expect("stats");
+    assert_eq!((stats.count(TaskState::Done), stats.classes), (counted, 0));
+    for info in scheduler.sessions(None, 500).await.expect("sessions") {
+        assert_eq!((info.load, info.queued, info.blocked), (0, 0, 0), "{}", info.incarnation.session);
+    }
+    scheduler.close().await.expect("closed");
+    workers.into_iter().for_each(|worker| worker.abort());
+}
