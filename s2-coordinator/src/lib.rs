@@ -1,8 +1,8 @@
-//! The ground floor of S²: what sessions tell each other, what happened, and what waits for a person.
+//! The ground floor of S²: what sessions tell each other, who does what, what happened, and what waits for a person.
 //!
 //! S² (Swarm of Swarms) coordinates fleets of agent sessions that work in parallel. This crate holds its vocabulary,
-//! the contracts of [`EventBus`], [`Journal`] and [`Inbox`], and two stores that implement them: [`MemoryStore`] in one process,
-//! and, with the feature `redis`, `RedisStore` on a Redis server, over many.
+//! the contracts of [`EventBus`], [`Scheduler`], [`Journal`] and [`Inbox`], and two stores: [`MemoryStore`] in one process, which
+//! has them all, and, with the feature `redis`, `RedisStore` on a Redis server, over many, which has no scheduler yet.
 //!
 //! ```
 //! use s2_coordinator::{EventBus, EventBusExt, EventType, GroupName, MemoryStore, NewEvent, Subscribe, SwarmId, Topic};
