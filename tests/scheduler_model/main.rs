@@ -1,0 +1,560 @@
+//! The scheduler against a model that anybody can check by eye: random histories, the same answers.
+//!
+//! The model keeps a list of tasks and looks through all of it for every answer; the scheduler keeps indices. Whatever an
+//! index gets wrong, some history shows.
+
+mod model;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use s2_coordinator::conformance::Fleet;
+use s2_coordinator::{
+    Blocker, Capabilities, Claim, Completion, Config, Dependency, Ended, Ending, Error, Incarnation, Lease, NewTask,
+    OnFailure, Priority, Profile, Retry, Scheduler, SchedulerExt, SwarmId, TaskId, TaskKind,
+};
+use s2_tests::{MemoryFleet, START, counts};
+
+use crate::model::{ABOVE, At, LEASE, Model, Name, Nth, Set, WINDOW};
+
+const KIND: TaskKind = TaskKind::from_static("model");
+const HOST: SwarmId = SwarmId::from_static("host");
+const SECOND: u64 = 1_000_000;
+
+/// One step of a history. Numbers pick from what there is at that moment.
+#[derive(Clone, Debug)]
+enum Step {
+    Submit(New),
+    SubmitAfter(New, Vec<(usize, OnFailure)>),
+    SubmitLater(New, u64),
+    SubmitDue(New, u64),
+    SubmitOnce(New),
+    SubmitAssigned(New, Name),
+    Enter { name: Name, offers: Set },
+    Leave { session: usize },
+    Claim { session: usize, max: usize },
+    ClaimAgain { claim: usize },
+    Complete { lease: usize },
+    CompleteAndClaim { lease: usize, session: usize },
+    CompleteWith { lease: usize, new: New },
+    Fail { lease: usize, delay: u64 },
+    FailAtOnce { lease: usize },
+    GiveUp { lease: usize },
+    Release { lease: usize },
+    Refuse { lease: usize, delay: u64 },
+    Block { lease: usize, new: New, awaited: bool },
+    BlockOn { lease: usize, on: usize, awaited: bool },
+    BlockOnNothing { lease: usize, awaited: bool },
+    Renew { lease: usize },
+    RenewAll,
+    Abandon { lease: usize },
+    Resume { lease: usize, session: usize },
+    Unblock { task: usize },
+    Cancel { task: usize },
+    Assign { task: usize, to: Name },
+    Unassign { task: usize },
+    Redrive { task: usize },
+    Advance { micros: u64 },
+    AdvanceToLeaseEnd,
+    AdvanceLong { seconds: u64 },
+    EndAgain { lease: usize },
+}
+
+#[derive(Clone, Debug)]
+struct New {
+    level: usize,
+    requires: Set,
+    attempts: u32,
+}
+
+fn new() -> impl Strategy<Value = New> {
+    (0..4_usize, prop_oneof![4 => Just(0), 1 => Just(1), 1 => Just(2), 1 => Just(3)], 1..4_u32)
+        .prop_map(|(level, requires, attempts)| New { level, requires, attempts })
+}
+
+fn on_failure() -> impl Strategy<Value = OnFailure> {
+    prop_oneof![3 => Just(OnFailure::Fail), 1 => Just(OnFailure::Hold), 1 => Just(OnFailure::Run)]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let pick = || 0..1000_usize;
+    let name = || 0..3_usize;
+    let submits = prop_oneof![
+        3 => new().prop_map(Step::Submit),
+        4 => (new(), prop::collection::vec((pick(), on_failure()), 1..4)).prop_map(|(new, after)| Step::SubmitAfter(new, after)),
+        1 => (new(), 1..100 * SECOND).prop_map(|(new, delay)| Step::SubmitLater(new, delay)),
+        1 => (new(), 1..200 * SECOND).prop_map(|(new, due)| Step::SubmitDue(new, due)),
+        1 => new().prop_map(Step::SubmitOnce),
+        3 => (new(), name()).prop_map(|(new, name)| Step::SubmitAssigned(new, name)),
+    ];
+    let sessions = prop_oneof![
+        3 => (name(), 0..4_u8).prop_map(|(name, offers)| Step::Enter { name, offers }),
+        1 => pick().prop_map(|session| Step::Leave { session }),
+        12 => (pick(), 1..3_usize).prop_map(|(session, max)| Step::Claim { session, max }),
+        1 => pick().prop_map(|claim| Step::ClaimAgain { claim }),
+    ];
+    let ends = prop_oneof![
+        4 => pick().prop_map(|lease| Step::Complete { lease }),
+        2 => (pick(), pick()).prop_map(|(lease, session)| Step::CompleteAndClaim { lease, session }),
+        1 => (pick(), new()).prop_map(|(lease, new)| Step::CompleteWith { lease, new }),
+        2 => (pick(), 1..90 * SECOND).prop_map(|(lease, delay)| Step::Fail { lease, delay }),
+        1 => pick().prop_map(|lease| Step::FailAtOnce { lease }),
+        1 => pick().prop_map(|lease| Step::GiveUp { lease }),
+        2 => pick().prop_map(|lease| Step::Release { lease }),
+        2 => (pick(), 1..90 * SECOND).prop_map(|(lease, delay)| Step::Refuse { lease, delay }),
+        2 => (pick(), new(), any::<bool>()).prop_map(|(lease, new, awaited)| Step::Block { lease, new, awaited }),
+        2 => (pick(), pick(), any::<bool>()).prop_map(|(lease, on, awaited)| Step::BlockOn { lease, on, awaited }),
+        1 => (pick(), any::<bool>()).prop_map(|(lease, awaited)| Step::BlockOnNothing { lease, awaited }),
+        1 => pick().prop_map(|lease| Step::Renew { lease }),
+        1 => Just(Step::RenewAll),
+        1 => pick().prop_map(|lease| Step::Abandon { lease }),
+        2 => (pick(), pick()).prop_map(|(lease, session)| Step::Resume { lease, session }),
+        1 => pick().prop_map(|lease| Step::EndAgain { lease }),
+    ];
+    let others = prop_oneof![
+        2 => pick().prop_map(|task| Step::Unblock { task }),
+        2 => pick().prop_map(|task| Step::Cancel { task }),
+        1 => (pick(), name()).prop_map(|(task, to)| Step::Assign { task, to }),
+        1 => pick().prop_map(|task| Step::Unassign { task }),
+        2 => pick().prop_map(|task| Step::Redrive { task }),
+        2 => (1..40 * SECOND).prop_map(|micros| Step::Advance { micros }),
+        1 => Just(Step::AdvanceToLeaseEnd),
+        1 => (1..2_000_u64).prop_map(|seconds| Step::AdvanceLong { seconds }),
+    ];
+    prop_oneof![6 => submits, 8 => sessions, 9 => ends, 4 => others]
+}
+
+/// Everything that a history has brought about.
+struct World {
+    fleet: MemoryFleet,
+    scheduler: Arc<dyn Scheduler>,
+    model: Model,
+    tasks: Vec<TaskId>,
+    /// Sessions by name and number of the model.
+    sessions: Vec<(Name, u64, Incarnation)>,
+    /// Claims: the task, and the number of the model.
+    leases: Vec<(Nth, usize, Lease)>,
+    claims: Vec<Claim>,
+    requests: u64,
+}
+
+fn pick<T: Clone>(from: &[T], nth: usize) -> Option<T> {
+    if from.is_empty() { None } else { Some(from[nth % from.len()].clone()) }
+}
+
+/// Mostly one of the latest, so that something comes of it.
+fn latest<T: Clone>(from: &[T], nth: usize) -> Option<T> {
+    let few = if nth % 4 == 0 { from.len() } else { from.len().min(4) };
+    pick(&from[from.len() - few..], nth)
+}
+
+fn name(name: Name) -> SwarmId {
+    SwarmId::new(format!("session-{name}")).expect("a name")
+}
+
+fn capabilities(set: Set) -> Capabilities {
+    let members = [(1, "a"), (2, "b")].into_iter().filter(|(bit, _)| set & bit != 0).map(|(_, member)| member);
+    Capabilities::new(members).expect("capabilities")
+}
+
+fn micros(micros: u64) -> Duration {
+    Duration::from_micros(micros)
+}
+
+impl World {
+    fn new() -> Self {
+        let mut config = Config::default();
+        config.steal_above = ABOVE;
+        config.lease = micros(LEASE);
+        config.resume_window = micros(WINDOW);
+        // Nothing is forgotten within a history.
+        config.finished.age = None;
+        let fleet = MemoryFleet::new(config);
+        let scheduler: Arc<dyn Scheduler> = Arc::new(fleet.store.scheduler());
+        let model = Model { now: START.as_micros(), ..Model::default() };
+        let (tasks, sessions, leases, claims) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { fleet, scheduler, model, tasks, sessions, leases, claims, requests: 0 }
+    }
+
+    fn task(&self, new: &New) -> (NewTask, model::Task) {
+        let task = NewTask::new(KIND, HOST)
+            .with_priority(Priority::ALL[new.level])
+            .with_requires(capabilities(new.requires))
+            .with_attempts(new.attempts);
+        let now = self.model.now;
+        let model = model::Task {
+            level: new.level as u64,
+            requires: new.requires,
+            after: Vec::new(),
+            start: now,
+            deadline: None,
+            attempts: new.attempts,
+            at: At::Waiting,
+            since: now,
+            failures: 0,
+            assignee: None,
+            waits: Vec::new(),
+            redriven: false,
+            blocked_by: None,
+        };
+        (task, model)
+    }
+
+    async fn submit(&mut self, task: NewTask, model: model::Task) {
+        let id = self.scheduler.submit_one(&task).await.expect("submitted").id;
+        self.tasks.push(id);
+        self.model.submit(model);
+        self.model.settle();
+    }
+
+    fn nth(&self, id: TaskId) -> Nth {
+        self.tasks.iter().position(|other| *other == id).expect("a task of this history")
+    }
+
+    /// What was granted is what the model grants.
+    fn granted(&mut self, granted: Vec<s2_coordinator::Grant>, expected: Vec<(Nth, usize)>) {
+        let seen: Vec<Nth> = granted.iter().map(|grant| self.nth(grant.task.id)).collect();
+        assert_eq!(seen, expected.iter().map(|(nth, _)| *nth).collect::<Vec<_>>());
+        for (grant, (nth, lease)) in granted.into_iter().zip(expected) {
+            assert_eq!(grant.attempt, self.model.tasks[nth].failures + 1);
+            self.leases.push((nth, lease, grant.lease));
+        }
+    }
+
+    fn claim(&mut self, incarnation: &Incarnation, max: usize) -> Claim {
+        self.requests += 1;
+        Claim { by: incarnation.clone(), request: self.requests, max }
+    }
+
+    /// Ends a claim, and answers whether it counted.
+    async fn end(&mut self, (nth, number, lease): (Nth, usize, Lease), ending: Ending) -> Option<Ended> {
+        let holds = self.model.holds(nth, number);
+        let ended = self.scheduler.end(vec![(lease, ending)], None).await.expect("no error").ended.remove(0);
+        match ended {
+            Ok(ended) if holds => return Some(ended),
+            // It was ended by its holder before: the same answer, or word that it was.
+            Ok(_) | Err(Error::AlreadyEnded { .. } | Error::StaleLease { .. }) if !holds => {}
+            other => panic!("holds: {holds}, {other:?}"),
+        }
+        None
+    }
+
+    async fn run(&mut self, step: Step) {
+        match step {
+            Step::Submit(new) => {
+                let (task, model) = self.task(&new);
+                self.submit(task, model).await;
+            }
+            Step::SubmitAfter(new, on) => {
+                let (mut task, mut model) = self.task(&new);
+                for (on, on_failure) in on {
+                    let Some(id) = latest(&self.tasks, on) else { continue };
+                    let nth = self.nth(id);
+                    if model.after.iter().all(|(other, _)| *other != nth) {
+                        task = task.after(Dependency::on(id).with_on_failure(on_failure));
+                        model.after.push((nth, on_failure));
+                    }
+                }
+                self.submit(task, model).await;
+            }
+            Step::SubmitLater(new, delay) => {
+                let (task, mut model) = self.task(&new);
+                (model.start, model.since) = (self.model.now + delay, self.model.now + delay);
+                self.submit(task.with_start(micros(delay)), model).await;
+            }
+            Step::SubmitDue(new, due) => {
+                let (task, mut model) = self.task(&new);
+                model.deadline = Some(self.model.now + due);
+                self.submit(task.with_deadline(micros(due)), model).await;
+            }
+            Step::SubmitOnce(new) => {
+                let (task, model) = self.task(&new);
+                let key = format!("key-{}", self.tasks.len()).parse().expect("a key");
+                let task = task.with_key(key);
+                self.submit(task.clone(), model).await;
+                let again = self.scheduler.submit_one(&task).await.expect("submitted");
+                assert_eq!((Some(&again.id), again.duplicate), (self.tasks.last(), true));
+            }
+            Step::SubmitAssigned(new, to) => {
+                let (task, mut model) = self.task(&new);
+                let task = task.with_assignee(name(to));
+                let able = self.model.sessions.get(&to).is_none_or(|session| new.requires & !session.offers == 0);
+                model.assignee = Some(to);
+                if able {
+                    self.submit(task, model).await;
+                } else {
+                    assert!(matches!(self.scheduler.submit_one(&task).await, Err(Error::Invalid(_))));
+                }
+            }
+            Step::Enter { name: nth, offers } => {
+                let profile = Profile::new(name(nth)).with_capabilities(capabilities(offers));
+                let incarnation = self.scheduler.enter(&profile).await.expect("entered");
+                let number = self.model.enter(nth, offers);
+                self.sessions.push((nth, number, incarnation));
+            }
+            Step::Leave { session } => {
+                let Some((nth, number, incarnation)) = latest(&self.sessions, session) else { return };
+                let left = self.scheduler.leave(&incarnation).await.expect("left");
+                assert_eq!(left, self.model.leave(nth, number));
+            }
+            Step::Claim { session, max } => {
+                let Some((nth, number, incarnation)) = latest(&self.sessions, session) else { return };
+                let claim = self.claim(&incarnation, max);
+                let granted = self.scheduler.take(&claim).await;
+                if self.model.sessions.get(&nth).is_none_or(|session| session.number != number) {
+                    assert!(matches!(granted, Err(Error::StaleSession { .. })), "{granted:?}");
+                    return;
+                }
+                let expected = self.model.claim(nth, number, max);
+                if !expected.is_empty() {
+                    self.claims.push(claim);
+                }
+                self.granted(granted.expect("granted"), expected);
+            }
+            Step::ClaimAgain { claim } => {
+                let Some(claim) = latest(&self.claims, claim) else { return };
+                // Those that are still held, and no others.
+                if let Ok(granted) = self.scheduler.take(&claim).await {
+                    for grant in granted {
+                        let known =
+                            self.leases.iter().find(|(_, _, lease)| *lease == grant.lease).expect("an old lease");
+                        assert!(self.model.holds(known.0, known.1));
+                    }
+                }
+            }
+            Step::Complete { lease } => {
+                let Some(held) = latest(&self.leases, lease) else { return };
+                if self.end(held, Ending::Complete(Completion::new())).await.is_some() {
+                    self.model.complete(held.0);
+                }
+            }
+            Step::CompleteAndClaim { lease, session } => {
+                let Some(held) = latest(&self.leases, lease) else { return };
+                let Some((nth, number, incarnation)) = latest(&self.sessions, session) else { return };
+                let claim = self.claim(&incarnation, 1);
+                let ending = vec![(held.2, Ending::Complete(Completion::new()))];
+                let all = self.scheduler.end(ending, Some(&claim)).await;
+                if self.model.sessions.get(&nth).is_none_or(|session| session.number != number) {
+                    assert!(matches!(all, Err(Error::StaleSession { .. })), "{all:?}");
+                    return;
+                }
+                let all = all.expect("no error");
+                if self.model.holds(held.0, held.1) {
+                    assert!(all.ended[0].is_ok());
+                    self.model.complete(held.0);
+                }
+                let expected = self.model.claim(nth, number, 1);
+                self.granted(all.granted, expected);
+            }
+            Step::CompleteWith { lease, new } => {
+                let Some(held) = latest(&self.leases, lease) else { return };
+                let (task, model) = self.task(&new);
+                let ending = Ending::Complete(Completion::new().with_task(task));
+                let Some(Ended::Completed { tasks, .. }) = self.end(held, ending).await else { return };
+                self.tasks.push(tasks[0].id);
+                self.model.submit(model);
+                self.model.complete(held.0);
+            }
+            Step::Fail { lease, delay } => self.fail(lease, Retry::After(micros(delay)), Some(delay)).await,
+            Step::FailAtOnce { lease } => self.fail(lease, Retry::After(Duration::ZERO), Some(0)).await,
+            Step::GiveUp { lease } => self.fail(lease, Retry::Never, None).await,
+            Step::Release { lease } => {
+                let Some(held) = latest(&self.leases, lease) else { return };
+                if self.end(held, Ending::Release).await.is_some() {
+                    self.model.release(held.0);
+                }
+            }
+            Step::Refuse { lease, delay } => {
+                let Some(held) = latest(&self.leases, lease) else { return };
+                let ending = Ending::Refuse { reason: "not now".into(), delay: Some(micros(delay)) };
+                if self.end(held, ending).await.is_some() {
+                    self.model.refuse(held.0, delay);
+                }
+            }
+            Step::Block { lease, new, awaited } => {
+                let Some(held) = latest(&self.leases, lease) else { return };
+                let (task, model) = self.task(&new);
+                let blocker = Blocker::new("stuck").with_help(task);
+                let ending = Ending::Block(blocker_with(blocker, awaited));
+                let Some(Ended::Blocked { help }) = self.end(held, ending).await else { return };
+                self.tasks.push(help[0].id);
+                let help = self.model.submit(model);
+                self.model.block(held.0, &[help], awaited);
+            }
+            Step::BlockOn { lease, on, awaited } => {
+                let Some(held) = latest(&self.leases, lease) else { return };
+                let Some(id) = pick(&self.tasks, on) else { return };
+                let on = self.nth(id);
+                let ending = Ending::Block(blocker_with(Blocker::new("stuck").with_wait(id), awaited));
+                if self.model.holds(held.0, held.1) && self.model.reaches(on, held.0) {
+                    let all = self.scheduler.end(vec![(held.2, ending)], None).await.expect("no error");
+                    assert!(matches!(all.ended[0], Err(Error::DependencyCycle { .. })), "{all:?}");
+                } else if self.end(held, ending).await.is_some() {
+                    self.model.block(held.0, &[on], awaited);
+                }
+            }
+            Step::BlockOnNothing { lease, awaited } => {
+                let Some(held) = latest(&self.leases, lease) else { return };
+                let ending = Ending::Block(blocker_with(Blocker::new("waits for a person"), awaited));
+                if self.end(held, ending).await.is_some() {
+                    self.model.block(held.0, &[], awaited);
+                }
+            }
+            Step::Renew { lease } => {
+                let Some(held) = latest(&self.leases, lease) else { return };
+                self.renew(&[held]).await;
+            }
+            Step::RenewAll => {
+                let all = self.leases.clone();
+                self.renew(&all).await;
+            }
+            Step::Abandon { lease } => {
+                let Some((nth, number, lease)) = latest(&self.leases, lease) else { return };
+                self.scheduler.abandon(&lease);
+                self.model.abandon(nth, number);
+            }
+            Step::Resume { lease, session } => {
+                let Some((task, number, lease)) = latest(&self.leases, lease) else { return };
+                let Some((nth, of, incarnation)) = latest(&self.sessions, session) else { return };
+                let stale = self.model.sessions.get(&nth).is_none_or(|session| session.number != of);
+                let waits = matches!(self.model.tasks[task].at, At::Blocked { number: by, lease: held, .. } if by == of && held == number);
+                if waits && !stale {
+                    return; // It would wait.
+                }
+                let expected = if stale { None } else { self.model.resume(nth, of, task, number) };
+                match (self.scheduler.resume(&incarnation, &lease).await, expected) {
+                    (Ok(grant), Some(expected)) => self.granted(vec![grant], vec![expected]),
+                    // It was resumed before: the same answer.
+                    (Ok(grant), None) => {
+                        let known =
+                            self.leases.iter().find(|(_, _, lease)| *lease == grant.lease).expect("an old lease");
+                        assert!(self.model.holds(known.0, known.1));
+                    }
+                    (Err(Error::StaleLease { .. } | Error::StaleSession { .. }), None) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            Step::Unblock { task } => {
+                let Some(id) = pick(&self.tasks, task) else { return };
+                let nth = self.nth(id);
+                assert_eq!(self.scheduler.unblock(id).await.expect("a task"), self.model.unblock(nth));
+            }
+            Step::Cancel { task } => {
+                let Some(id) = latest(&self.tasks, task) else { return };
+                let nth = self.nth(id);
+                let cancelled = self.scheduler.cancel(id, "not needed".into()).await.expect("a task");
+                assert_eq!(cancelled, self.model.cancel(nth));
+            }
+            Step::Assign { task, to } => self.assign(task, Some(to)).await,
+            Step::Unassign { task } => self.assign(task, None).await,
+            Step::Redrive { task } => {
+                let Some(id) = pick(&self.tasks, task) else { return };
+                let nth = self.nth(id);
+                let redriven = self.scheduler.redrive(&[id]).await;
+                match (redriven, self.model.redrive(nth)) {
+                    (Ok(answers), Some(anew)) => assert_eq!(answers[0].duplicate, !anew),
+                    (Err(Error::WrongState { .. }), None) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            Step::Advance { micros } => self.advance(micros).await,
+            Step::AdvanceToLeaseEnd => {
+                let ends = self.model.tasks.iter().filter_map(|task| match task.at {
+                    At::Claimed { deadline, .. } => Some(deadline),
+                    _ => None,
+                });
+                let Some(end) = ends.min() else { return };
+                self.advance(end - self.model.now).await;
+            }
+            Step::AdvanceLong { seconds } => self.advance(seconds * SECOND).await,
+            Step::EndAgain { lease } => {
+                let Some(held) = pick(&self.leases, lease) else { return };
+                if !self.model.holds(held.0, held.1) {
+                    self.end(held, Ending::Complete(Completion::new())).await;
+                }
+            }
+        }
+    }
+
+    async fn fail(&mut self, lease: usize, retry: Retry, delay: Option<u64>) {
+        let Some(held) = latest(&self.leases, lease) else { return };
+        let ending = Ending::Fail { reason: "flaky".into(), retry };
+        if let Some(ended) = self.end(held, ending).await {
+            self.model.fail(held.0, delay);
+            assert_eq!(ended == Ended::Failed, self.model.tasks[held.0].at == At::Failed);
+        }
+    }
+
+    async fn renew(&mut self, held: &[(Nth, usize, Lease)]) {
+        for chunk in held.chunks(500) {
+            let leases: Vec<Lease> = chunk.iter().map(|(_, _, lease)| *lease).collect();
+            let answers = self.scheduler.renew(&leases).await.expect("no error");
+            for ((nth, number, _), answer) in chunk.iter().zip(answers) {
+                assert_eq!(answer.is_ok(), self.model.holds(*nth, *number), "{answer:?}");
+                if answer.is_ok() {
+                    self.model.renew(*nth);
+                }
+            }
+        }
+    }
+
+    async fn assign(&mut self, task: usize, to: Option<Name>) {
+        let Some(id) = latest(&self.tasks, task) else { return };
+        let nth = self.nth(id);
+        let assigned = self.scheduler.assign(id, to.map(name).as_ref()).await;
+        let refused = matches!(assigned, Err(Error::WrongState { .. } | Error::NotEligible { .. }));
+        assert_eq!(assigned.is_ok(), self.model.assign(nth, to), "{assigned:?}");
+        assert!(assigned.is_ok() || refused);
+    }
+
+    async fn advance(&mut self, by: u64) {
+        self.fleet.advance(micros(by)).await;
+        self.model.advance(by);
+    }
+
+    /// Every task is where the model has it.
+    async fn check(&self, step: &Step) {
+        let mut counts = [0; s2_coordinator::TaskState::ALL.len()];
+        for (id, task) in self.tasks.iter().zip(&self.model.tasks) {
+            let status = self.scheduler.task(*id).await.expect("a task");
+            let expected = (task.state(), task.failures, task.session().map(name));
+            assert_eq!((status.state, status.failures, status.session), expected, "after {step:?}: {task:?}");
+            counts[task.state() as usize] += 1;
+        }
+        let stats = self.scheduler.stats().await.expect("stats");
+        assert_eq!((stats.tasks, stats.sessions), (counts, self.model.sessions.len() as u64));
+        for info in self.scheduler.sessions(None, 500).await.expect("sessions") {
+            let is_its = |of: Name| name(of) == info.incarnation.session;
+            let blocked = |task: &&model::Task| matches!(task.at, At::Blocked { name, .. } if is_its(name));
+            let blocked = self.model.tasks.iter().filter(blocked).count();
+            assert_eq!(info.blocked, blocked, "after {step:?}");
+        }
+    }
+}
+
+fn blocker_with(blocker: Blocker, awaited: bool) -> Blocker {
+    let mut blocker = blocker;
+    blocker.awaited = awaited;
+    blocker
+}
+
+fn play(steps: Vec<Step>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut world = World::new();
+        for step in steps {
+            world.run(step.clone()).await;
+            world.check(&step).await;
+        }
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: counts(400, 20_000), ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_scheduler_answers_as_the_model_does(steps in prop::collection::vec(step(), 1..120)) {
+        play(steps);
+    }
+}
