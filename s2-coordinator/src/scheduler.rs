@@ -124,7 +124,8 @@ pub struct EndedAll {
 /// [`Error::Closed`]; a backend that does not offer something answers [`Error::Unsupported`].
 ///
 /// What follows from a step is done in that step up to 500 tasks, and by the steps after it beyond that, whoever makes them:
-/// dependants of a task that have not been released yet say so in [`Scheduler::why`].
+/// dependants of a task that have not been released yet say so in [`Scheduler::why`]. Likewise, a step begins with what time
+/// has brought, up to 1,000 tasks. A lease is over at its end in any case.
 ///
 /// # To ensure correctness
 ///

@@ -99,7 +99,7 @@ impl Model {
         self.tasks[task].requires & !offers == 0
     }
 
-    fn key(&self, task: Nth) -> u64 {
+    pub(crate) fn key(&self, task: Nth) -> u64 {
         let own = self.tasks[task].since + self.tasks[task].level * STEP;
         let waiting = (0..self.tasks.len()).filter(|other| self.tasks[*other].waits.iter().any(|(on, _)| *on == task));
         waiting.map(|other| self.key(other)).fold(own, u64::min)

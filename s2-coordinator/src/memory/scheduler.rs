@@ -180,7 +180,7 @@ impl Scheduler for MemoryScheduler {
     #[instrument(level = "trace", skip_all, err(level = "debug"), fields(session = %claim.by.session))]
     async fn claim(&self, claim: &Claim) -> Result<Vec<Grant>, Error> {
         let granted = self.wait_for(For::Claim(&claim.by), |inner| {
-            let repeated = inner.tasks.repeated(claim)?;
+            let repeated = inner.tasks.repeated(claim, inner.fx.now)?;
             if repeated.is_some() {
                 return Ok(repeated);
             }

@@ -19,7 +19,7 @@ impl Tasks {
     pub(in crate::memory) fn take(&mut self, claim: &Claim, fx: &mut Effects) -> Result<Vec<Grant>, Error> {
         let (limits, number) = (&fx.config.limits, claim.by.number);
         limits.check_claim(claim.max)?;
-        if let Some(granted) = self.repeated(claim)? {
+        if let Some(granted) = self.repeated(claim, fx.now)? {
             return Ok(granted);
         }
         let has = self.sessions.check(&claim.by)?.held.len();
@@ -40,11 +40,11 @@ impl Tasks {
     }
 
     /// What a claim that is repeated was granted the first time, as far as it is still held.
-    pub(in crate::memory) fn repeated(&self, claim: &Claim) -> Result<Option<Vec<Grant>>, Error> {
+    pub(in crate::memory) fn repeated(&self, claim: &Claim, now: Timestamp) -> Result<Option<Vec<Grant>>, Error> {
         let Some(leases) = self.sessions.check(&claim.by)?.granted(claim.request) else { return Ok(None) };
         let held = |lease: &Lease| {
             let slot = self.slots.get(&lease.task)?;
-            slot.hold_of(lease.token).ok().and_then(|_| slot.grant())
+            slot.hold_of(lease.token, now).ok().and_then(|_| slot.grant())
         };
         Ok(Some(leases.iter().filter_map(held).collect()))
     }
@@ -138,7 +138,7 @@ impl Tasks {
     pub(in crate::memory) fn renew(&mut self, lease: &Lease, fx: &mut Effects) -> Result<Timestamp, Error> {
         let stale = || Error::StaleLease { task: lease.task, held: lease.token, current: None };
         let slot = self.slots.get(&lease.task).ok_or_else(stale)?;
-        let mut hold = slot.hold_of(lease.token)?.clone();
+        let mut hold = slot.hold_of(lease.token, fx.now)?.clone();
         hold.deadline = lease_end(fx.now, slot.task.lease, hold.expires);
         let deadline = hold.deadline;
         self.set(lease.task, State::Claimed(hold), fx);

@@ -49,10 +49,10 @@ impl Tasks {
     fn end_one(&mut self, lease: Lease, ending: Ending, topics: &mut Topics, fx: &mut Effects) -> Result<Ended, Error> {
         let stale = || Error::StaleLease { task: lease.task, held: lease.token, current: None };
         let slot = self.slots.get(&lease.task).ok_or_else(stale)?;
-        if let Some(before) = slot.answer(lease.token, &ending)? {
+        if let Some(before) = slot.answer(lease.token, &ending, fx.now)? {
             return Ok(before);
         }
-        let hold = slot.hold_of(lease.token)?.clone();
+        let hold = slot.hold_of(lease.token, fx.now)?.clone();
         fx.config.limits.check_ending(&ending)?;
         match ending {
             Ending::Complete(completion) => self.complete(lease.task, &hold, completion, topics, fx),
@@ -253,10 +253,19 @@ impl Tasks {
         None
     }
 
-    /// The session that had blocked a task is gone: whoever is eligible takes it up when the help is there.
+    /// If the session that had blocked a task is gone, whoever is eligible takes it up when the help is there.
     pub(super) fn desert(&mut self, id: TaskId, fx: &mut Effects) {
-        self.set(id, State::Waiting, fx);
-        self.proceed(id, fx);
+        let Some(slot) = self.slots.get(&id) else { return };
+        let (State::Blocked(blocked) | State::Resumable(blocked, _)) = &slot.state else { return };
+        if self.sessions.check(&blocked.by).is_ok() {
+            return;
+        }
+        if matches!(slot.state, State::Resumable(..)) {
+            self.set(id, State::Ready, fx);
+        } else {
+            self.set(id, State::Waiting, fx);
+            self.proceed(id, fx);
+        }
         self.tell(id, fx);
     }
 

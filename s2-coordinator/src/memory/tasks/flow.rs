@@ -48,6 +48,14 @@ impl Tasks {
         {
             match chore {
                 Chore::Rekey(id) => self.rekey(id, fx),
+                Chore::Desert(id) => self.desert(id, fx),
+                Chore::Sift(name) => {
+                    let kind = self.sessions.named(&name).map(|session| session.kind);
+                    let may_not = |class| kind.is_none_or(|kind| !self.queues.may(kind, class));
+                    let Some((place, _)) = self.own.first(&name, may_not, |_| false) else { continue };
+                    self.unindex_then(place.task, fx, |slot, _| slot.assignee = None);
+                    self.chores.push_back(Chore::Sift(name));
+                }
                 Chore::Release(id) => {
                     // One that was redriven meanwhile tells the rest when it is finished again.
                     let over = self.slots.get_mut(&id).filter(|slot| slot.outcome().is_some());
@@ -121,6 +129,11 @@ impl Tasks {
                 self.set(id, State::Delayed(start), fx);
             }
             State::Waiting => self.make_ready(id, fx.now, fx),
+            // Its session is gone, and others take it up.
+            State::Blocked(blocked) if self.sessions.check(&blocked.by).is_err() => {
+                self.make_ready(id, fx.now, fx);
+                self.tell(id, fx);
+            }
             State::Blocked(blocked) => {
                 let blocked = blocked.clone();
                 self.offer_resumption(id, blocked, fx);

@@ -39,6 +39,8 @@ use crate::time::Timestamp;
 
 /// How many other tasks a step changes at most because of what it did.
 const UNITS: usize = 500;
+/// How much of what is due a step does at most. What is overdue is done by the next one, which follows at once.
+const DUE: usize = 1_000;
 
 /// Something that is due at a point in time. Of what is due at the same, the smallest is done first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,12 +58,16 @@ enum Timer {
 }
 
 /// What is left to do after a change.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Chore {
     /// Tell what depends on a finished task.
     Release(TaskId),
     /// Give a task the smallest key of what waits for it.
     Rekey(TaskId),
+    /// Give what a session that is gone had blocked to others.
+    Desert(TaskId),
+    /// Give what is in the own queue of a session to everybody, as far as it is not there or cannot do it.
+    Sift(SwarmId),
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +83,8 @@ pub(in crate::memory) struct Tasks {
     chores: VecDeque<Chore>,
     /// How many units of chores this step may still do.
     units: usize,
+    /// How much of what is due it may still do.
+    due: usize,
     /// Finished tasks, in the order in which they finished.
     finished: VecDeque<(Timestamp, TaskId)>,
     finished_bytes: u64,
@@ -255,7 +263,7 @@ impl Tasks {
 
     /// Begins a step: what earlier ones have left over is done, up to a point.
     pub(in crate::memory) fn begin(&mut self, fx: &mut Effects) {
-        self.units = UNITS;
+        (self.units, self.due) = (UNITS, DUE);
         if !self.chores.is_empty() {
             self.conclude(fx);
         }

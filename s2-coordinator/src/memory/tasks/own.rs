@@ -109,12 +109,4 @@ impl OwnQueues {
     pub(super) fn is_any_above(&self, above: usize) -> bool {
         self.by_length.last().is_some_and(|(len, _)| *len > above)
     }
-
-    /// All tasks of the classes that qualify in the own queue of a session, in order.
-    pub(super) fn all(&self, session: &SwarmId, qualifies: impl Fn(ClassId) -> bool) -> Vec<TaskId> {
-        let classes = self.of.get(session).into_iter().flat_map(|own| &own.classes);
-        let qualified = classes.filter(|(class, _)| qualifies(**class));
-        let places: BTreeSet<Place> = qualified.flat_map(|(_, queue)| queue.ready.iter().copied()).collect();
-        places.into_iter().map(|place| place.task).collect()
-    }
 }

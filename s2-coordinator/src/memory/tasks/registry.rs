@@ -1,14 +1,12 @@
 //! Sessions come and go.
 
-use crate::dependency::TaskId;
 use crate::entry::Record;
 use crate::error::Error;
 use crate::lease::{Incarnation, Loss};
 use crate::limits::check;
 use crate::memory::effects::Effects;
 use crate::memory::tasks::sessions::Session;
-use crate::memory::tasks::slot::State;
-use crate::memory::tasks::{Tasks, Timer, named};
+use crate::memory::tasks::{Chore, Tasks, Timer, named};
 use crate::outcome::RunEnd;
 use crate::registry::Profile;
 use crate::severity::Severity;
@@ -27,12 +25,10 @@ impl Tasks {
         fx.journal(entry("entered", name).with("incarnation", incarnation.number));
         self.sessions.insert(incarnation.clone(), profile.capabilities.clone(), kind);
         // Its own queue is there for the newer one, and for what the older one had of it, as far as that can do it.
-        for task in self.own.all(name, |class| !self.queues.may(kind, class)) {
-            self.unindex_then(task, fx, |slot, _| slot.assignee = None);
-        }
         if let Some(older) = older {
             self.part(&older, Some(&incarnation), fx);
         }
+        self.chores.push_back(Chore::Sift(name.clone()));
         Ok(incarnation)
     }
 
@@ -50,9 +46,6 @@ impl Tasks {
             }
         }
         self.part(&session, None, fx);
-        for task in self.own.all(name, |_| true) {
-            self.unindex_then(task, fx, |slot, _| slot.assignee = None);
-        }
         true
     }
 
@@ -79,14 +72,9 @@ impl Tasks {
                 self.count_failure(task, RunEnd::Lost, fx.now, fx);
             }
         }
-        for &task in &session.blocked {
-            self.desert(task, fx);
-        }
-        let resumable: Vec<TaskId> = session.resumable.iter().map(|place| place.task).collect();
-        for task in resumable {
-            self.set(task, State::Ready, fx);
-            self.tell(task, fx);
-        }
+        let resumable = session.resumable.iter().map(|place| &place.task);
+        self.chores.extend(session.blocked.iter().chain(resumable).map(|task| Chore::Desert(*task)));
+        self.chores.push_back(Chore::Sift(session.incarnation.session.clone()));
     }
 }
 

@@ -129,9 +129,9 @@ impl Slot {
         }
     }
 
-    /// The current claim, if it is this one; or the answer to whoever ends this one.
-    pub(super) fn hold_of(&self, token: Token) -> Result<&Hold, Error> {
-        let held = self.hold().filter(|hold| hold.token == token);
+    /// The claim with this token, if it is the current one and its time is not over.
+    pub(super) fn hold_of(&self, token: Token, now: Timestamp) -> Result<&Hold, Error> {
+        let held = self.hold().filter(|hold| hold.token == token && hold.deadline > now);
         held.ok_or_else(|| self.stale(token))
     }
 
@@ -140,10 +140,10 @@ impl Slot {
     }
 
     /// The first answer to whoever has ended this claim before and says so again.
-    pub(super) fn answer(&self, held: Token, ending: &Ending) -> Result<Option<Ended>, Error> {
+    pub(super) fn answer(&self, held: Token, ending: &Ending, now: Timestamp) -> Result<Option<Ended>, Error> {
         let end = self.ends.iter().find(|(token, _)| *token == held).map(|(_, end)| end);
         let Some(End::ByHolder(ended)) = end else {
-            return self.hold_of(held).map(|_| None);
+            return self.hold_of(held, now).map(|_| None);
         };
         if self.is_same(ending, ended) {
             return Ok(Some(ended.clone()));

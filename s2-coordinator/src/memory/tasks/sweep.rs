@@ -27,18 +27,25 @@ impl Tasks {
         timer.min(forgotten.unwrap_or(Timestamp::MAX))
     }
 
-    /// Does what is due by now.
+    /// Whether there is more due than one step does.
+    pub(in crate::memory) fn is_behind(&self) -> bool {
+        self.due == 0
+    }
+
+    /// Does what is due by now, up to a point.
     pub(in crate::memory) fn sweep(&mut self, fx: &mut Effects) {
         loop {
-            while let Some(&(at, timer)) = self.timers.first()
+            while self.due > 0
+                && let Some(&(at, timer)) = self.timers.first()
                 && at <= fx.now
             {
+                self.due -= 1;
                 self.timers.pop_first();
                 self.fire(at, timer, fx);
             }
             self.work(fx);
             // What follows may be due at once, too.
-            if self.timers.first().is_none_or(|(at, _)| *at > fx.now) {
+            if self.due == 0 || self.timers.first().is_none_or(|(at, _)| *at > fx.now) {
                 break;
             }
         }
@@ -101,13 +108,16 @@ impl Tasks {
         }
         let room = if self.finished_bytes > kept.bytes { kept.bytes - kept.bytes / 8 } else { kept.bytes };
         let (mut forgotten, mut through) = (0_u64, 0);
-        while let Some(&(at, id)) = self.finished.front() {
+        while self.due > 0
+            && let Some(&(at, id)) = self.finished.front()
+        {
             let age = fx.now.since(at);
             let too_old = kept.age.is_some_and(|most| age >= most);
             let is_current = self.finished_at(id) == Some(at);
             if is_current && (age < TOLD || !too_old && self.finished_bytes <= room) {
                 break;
             }
+            self.due -= 1;
             self.finished.pop_front();
             if !is_current {
                 continue;
