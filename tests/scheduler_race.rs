@@ -101,7 +101,8 @@ async fn work(scheduler: MemoryScheduler, nth: usize, done: Arc<Mutex<HashMap<Ta
                 7 if held.task.depth < 2 => {
                     let blocker = Blocker::new("stuck").with_help(task()).with_help(task());
                     let Ok(mut blocked) = held.block(blocker).await else { continue };
-                    if chance % 2 == 0 {
+                    // Somebody else may take it up.
+                    if random.bits().is_multiple_of(2) {
                         continue;
                     }
                     let resumed = tokio::time::timeout(Duration::from_millis(20), blocked.resume()).await;
@@ -144,10 +145,10 @@ async fn whatever_happens_each_task_ends_once_and_nothing_is_left() {
     for _ in 0..counts(2_000, 20_000) {
         let requires: &[&str] = [&[][..], &["a"], &["b"], &[]][(random.bits() % 4) as usize];
         let mut new = task().with_requires(Capabilities::new(requires).expect("capabilities"));
-        if let Some(earlier) = submitted.last().filter(|_| random.bits() % 3 == 0) {
+        if let Some(earlier) = submitted.last().filter(|_| random.bits().is_multiple_of(3)) {
             new = new.after(*earlier);
         }
-        if random.bits() % 5 == 0 {
+        if random.bits().is_multiple_of(5) {
             new = new.with_assignee(SwarmId::new(format!("session-{}", random.bits() % 8)).expect("a name"));
         }
         match scheduler.submit_one(&new).await {
