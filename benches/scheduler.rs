@@ -149,7 +149,7 @@ fn table(runtime: &Runtime) {
             let started = Instant::now();
             runtime.block_on(fused(&scheduler, &session, TASKS));
             single.push(per_second(TASKS, started));
-            let news: Vec<NewTask> = (0..TASKS).map(|nth| task(nth)).collect();
+            let news: Vec<NewTask> = (0..TASKS).map(task).collect();
             let started = Instant::now();
             for bulk in news.chunks(BULK) {
                 runtime.block_on(scheduler.submit(bulk)).expect("submitted");
