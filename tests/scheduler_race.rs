@@ -211,3 +211,45 @@ async fn whatever_happens_each_task_ends_once_and_nothing_is_left() {
     scheduler.close().await.expect("closed");
     workers.into_iter().for_each(|worker| worker.abort());
 }
+
+/// Whoever is woken for nothing goes back to sleep.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_is_woken_for_nothing_sleeps_again() {
+    let store = MemoryStore::new();
+    let (scheduler, other) = (store.scheduler(), store.scheduler());
+    let polls = Arc::new(AtomicUsize::new(0));
+    let waiting = session(&scheduler, 0, &[]).await;
+    let waiting = tokio::spawn({
+        let polls = Arc::clone(&polls);
+        async move {
+            let mut claim = std::pin::pin!(waiting.claim());
+            let counted = std::future::poll_fn(|cx| {
+                polls.fetch_add(1, Ordering::Relaxed);
+                claim.as_mut().poll(cx)
+            });
+            counted.await.map(|held| held.is_some())
+        }
+    });
+    // All that wakes it and leaves it nothing: another one takes the task, a session leaves, a handle is closed.
+    let thief = session(&other, 1, &[]).await;
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let leaving = session(&other, 2, &[]).await;
+        let gone = tokio::spawn({
+            let leaving = leaving.clone();
+            async move { leaving.claim().await.map(|held| held.is_some()) }
+        });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        leaving.leave().await.expect("left");
+        assert!(!gone.await.expect("no panic").expect("no error"));
+        let assigned = task().with_assignee(thief.incarnation().session.clone());
+        scheduler.submit_one(&assigned).await.expect("submitted");
+        thief.try_claim().await.expect("no error").expect("its own").complete(Completion::new()).await.expect("done");
+    }
+    other.close().await.expect("closed");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let polls = polls.load(Ordering::Relaxed);
+    assert!((1..200).contains(&polls), "it was polled {polls} times");
+    scheduler.submit_one(&task()).await.expect("submitted");
+    assert!(waiting.await.expect("no panic").expect("no error"), "it is there for what comes");
+}

@@ -58,8 +58,8 @@ impl Drop for Core {
 /// A task that a session has, and the right to say what becomes of it.
 ///
 /// The claim is renewed in the background until it is ended. Dropped, it is released at once, without an attempt: so a
-/// handler that is cancelled gives the task back. A process that dies gives nothing back; then the lease ends, and that
-/// counts as an attempt.
+/// handler that is cancelled gives the task back. Dropped by a panic, it ends with a failed attempt. A process that dies gives
+/// nothing back; then the lease ends, and that counts as an attempt.
 ///
 /// The verbs that end the claim take the guard, and give it back in [`NotEnded`] if they fail.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Deref for Held {
 
 /// A claim that was not ended, or several, and why: the guards are given back.
 #[derive(Debug, thiserror::Error)]
-#[error("{error}")]
+#[error("the claim was not ended")]
 pub struct NotEnded<H = Held> {
     /// What is still held, unless the error says that it is not.
     pub held: H,
@@ -331,7 +331,11 @@ impl Drop for Held {
     fn drop(&mut self) {
         if let Some(core) = self.core.take() {
             core.renewals.forget(self.lease);
-            core.scheduler.abandon(&self.lease);
+            if std::thread::panicking() {
+                core.scheduler.fail_soon(&self.lease, "the handler panicked".into());
+            } else {
+                core.scheduler.abandon(&self.lease);
+            }
         }
     }
 }

@@ -60,7 +60,7 @@ pub trait Leases: Debug + Send + Sync + 'static {
     /// It may or may not have happened; repeating it is safe.
     async fn renew(&self, leases: &[Lease]) -> Result<Vec<Result<Timestamp, Error>>, Error>;
 
-    /// Waits until a claim is over otherwise than by its session, and says why.
+    /// Waits until a claim is over, and says why. One that its session has ended is over, too ([`Loss::Ended`]).
     ///
     /// # Errors
     ///
@@ -74,6 +74,10 @@ pub trait Leases: Debug + Send + Sync + 'static {
     /// Nobody cares for this claim any more: a task that is still held is released soon, and one that is blocked is no longer
     /// awaited. For guards that are dropped; does not wait, and cannot fail, since the lease ends anyway.
     fn abandon(&self, lease: &Lease);
+
+    /// The handler of this claim has panicked: the attempt failed, soon. For guards; does not wait, and cannot fail, since the
+    /// lease ends anyway.
+    fn fail_soon(&self, lease: &Lease, reason: Text);
 }
 
 /// What ending some claims led to.
@@ -253,13 +257,15 @@ pub trait Scheduler: Leases {
     /// It may or may not have happened; repeating it is safe.
     async fn cancel(&self, task: TaskId, reason: Text) -> Result<bool, Error>;
 
-    /// Gives tasks that failed, or that are on hold, all their attempts anew. What they depend on and what is not finished is
-    /// waited for again. Each runs once: one that was redriven and has not failed since is a duplicate.
+    /// Gives tasks that failed, were cancelled or are on hold all their attempts anew. What they depend on and what is not
+    /// finished is waited for again; what it was on hold for is not. Each runs once: one that was redriven and is none of these
+    /// since is a duplicate.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownTask`]; [`Error::WrongState`] for one that is not failed, or that depends on one that is and that is not
-    /// redriven before it; [`Error::LimitExceeded`]. Then none was redriven.
+    /// [`Error::UnknownTask`]; [`Error::WrongState`] for one that is none of these, or that fails with one that is and that is
+    /// not redriven before it; [`Error::DependencyCycle`] if it would wait for what waits for it by now;
+    /// [`Error::LimitExceeded`]. Then none was redriven.
     ///
     /// # Cancel safety
     ///
@@ -326,7 +332,7 @@ pub trait Scheduler: Leases {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownTask`]; [`Error::Closed`]; [`Error::NoRuntime`].
+    /// [`Error::UnknownTask`], also for one that was forgotten meanwhile; [`Error::Closed`]; [`Error::NoRuntime`].
     ///
     /// # Cancel safety
     ///

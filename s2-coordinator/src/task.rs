@@ -413,7 +413,8 @@ pub enum TaskState {
     Waiting,
     /// Its time has not come: it starts later, or backs off after a failure.
     Delayed,
-    /// Any session that is eligible may claim it.
+    /// It can be claimed: by any session that is eligible, by the one in whose own queue it is, or by the one that may resume
+    /// it.
     Ready,
     /// A session has it.
     Claimed,

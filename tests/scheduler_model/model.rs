@@ -43,6 +43,7 @@ pub(crate) struct Task {
     pub(crate) assignee: Option<Name>,
     pub(crate) waits: Vec<(Nth, OnFailure)>,
     pub(crate) redriven: bool,
+    pub(crate) was_claimed: bool,
     /// The claim that was ended by blocking, and by whom, until somebody has it again.
     pub(crate) blocked_by: Option<(u64, usize)>,
 }
@@ -107,22 +108,23 @@ impl Model {
 
     fn ready(&mut self, task: Nth) {
         self.tasks[task].at = At::Ready;
-        if let Some(name) = self.tasks[task].assignee
-            && self.sessions.contains_key(&name)
-            && !self.may(name, task)
-        {
-            self.tasks[task].assignee = None;
+        if let Some(name) = self.tasks[task].assignee {
+            let is_there = self.sessions.contains_key(&name);
+            let keeps = if is_there { self.may(name, task) } else { !self.tasks[task].was_claimed };
+            if !keeps {
+                self.tasks[task].assignee = None;
+            }
         }
     }
 
     pub(crate) fn submit(&mut self, task: Task) -> Nth {
         self.tasks.push(task);
         let nth = self.tasks.len() - 1;
-        self.begin(nth);
+        self.begin(nth, false);
         nth
     }
 
-    fn begin(&mut self, nth: Nth) {
+    fn begin(&mut self, nth: Nth, redriven: bool) {
         self.tasks[nth].at = At::Waiting;
         self.tasks[nth].waits.clear();
         let mut verdict = None;
@@ -131,8 +133,8 @@ impl Model {
                 At::Done => {}
                 At::Failed | At::Cancelled => match on_failure {
                     OnFailure::Fail => verdict = Some(At::Failed),
-                    OnFailure::Hold => verdict = verdict.or(Some(At::OnHold)),
-                    OnFailure::Run => {}
+                    OnFailure::Hold if !redriven => verdict = verdict.or(Some(At::OnHold)),
+                    OnFailure::Hold | OnFailure::Run => {}
                 },
                 _ => self.tasks[nth].waits.push((on, on_failure)),
             }
@@ -218,10 +220,6 @@ impl Model {
             while let Some((at, kind, nth)) = self.due().filter(|(at, _, _)| *at <= self.now) {
                 match kind {
                     0 => {
-                        let gone = |name: Name| !self.sessions.contains_key(&name);
-                        if self.tasks[nth].assignee.is_some_and(gone) {
-                            self.tasks[nth].assignee = None;
-                        }
                         self.fail_attempt(nth, at);
                     }
                     1 => self.end(nth, At::Failed),
@@ -269,16 +267,6 @@ impl Model {
             return false;
         }
         self.sessions.remove(&name);
-        for nth in 0..self.tasks.len() {
-            let its = match self.tasks[nth].at {
-                At::Claimed { number: of, .. } | At::Blocked { number: of, .. } => of == number,
-                At::Ready => true,
-                _ => false,
-            };
-            if its && self.tasks[nth].assignee == Some(name) {
-                self.tasks[nth].assignee = None;
-            }
-        }
         self.part(number);
         for nth in 0..self.tasks.len() {
             if self.tasks[nth].at == At::Ready && self.tasks[nth].assignee == Some(name) {
@@ -347,7 +335,7 @@ impl Model {
         self.leases += 1;
         let (lease, deadline) = (self.leases, self.now + LEASE);
         self.tasks[nth].at = At::Claimed { name, number, lease, deadline };
-        self.tasks[nth].blocked_by = None;
+        (self.tasks[nth].blocked_by, self.tasks[nth].was_claimed) = (None, true);
         (nth, lease)
     }
 
@@ -466,8 +454,8 @@ impl Model {
     pub(crate) fn assign(&mut self, nth: Nth, name: Option<Name>) -> bool {
         let is_free = matches!(self.tasks[nth].at, At::Waiting | At::Delayed(_) | At::Ready | At::OnHold);
         let able = name.is_none_or(|name| !self.sessions.contains_key(&name) || self.may(name, nth));
-        if is_free && able {
-            self.tasks[nth].assignee = name;
+        if is_free && able && self.tasks[nth].assignee != name {
+            (self.tasks[nth].assignee, self.tasks[nth].was_claimed) = (name, false);
         }
         is_free && able
     }
@@ -475,11 +463,14 @@ impl Model {
     /// Whether it was redriven now; nothing where that is refused.
     pub(crate) fn redrive(&mut self, nth: Nth) -> Option<bool> {
         let task = &self.tasks[nth];
-        let is_failed = matches!(task.at, At::Failed | At::OnHold);
+        let is_failed = matches!(task.at, At::Failed | At::OnHold | At::Cancelled);
         if !is_failed {
             return task.redriven.then_some(false);
         }
         let was_on_hold = task.at == At::OnHold;
+        if task.after.iter().any(|(on, _)| !self.tasks[*on].is_finished() && self.reaches(*on, nth)) {
+            return None;
+        }
         let in_the_way = |(on, on_failure): &(Nth, OnFailure)| {
             *on_failure == OnFailure::Fail && matches!(self.tasks[*on].at, At::Failed | At::Cancelled)
         };
@@ -502,7 +493,7 @@ impl Model {
             }
             self.proceed(nth);
         } else {
-            self.begin(nth);
+            self.begin(nth, true);
         }
         self.settle();
         Some(true)

@@ -9,7 +9,7 @@ use tracing::instrument;
 
 use crate::clock::Clock;
 use crate::dependency::TaskId;
-use crate::ending::Ending;
+use crate::ending::{Ending, Retry};
 use crate::error::Error;
 use crate::lease::{Claim, Grant, Incarnation, Lease, Loss};
 use crate::limits::{Limits, check};
@@ -68,12 +68,12 @@ impl Waiting<'_> {
         }
     }
 
-    /// Leaves the queue. Who had been woken may take something else than it was woken for, or nothing: others are woken for
-    /// whatever it leaves.
-    fn leave(&self, inner: &mut Inner) {
+    /// Leaves the queue, perhaps to come back at once. Who had been woken may take something else than it was woken for, or
+    /// nothing: others are woken for whatever it leaves.
+    fn leave(&self, inner: &mut Inner, comes_back: bool) {
         let Some(ticket) = self.ticket else { return };
         match self.what {
-            For::Claim(by) => inner.tasks.stop_waiting_to_claim(by, ticket, &mut inner.fx),
+            For::Claim(by) => inner.tasks.stop_waiting_to_claim(by, ticket, comes_back),
             For::News(task) => inner.tasks.stop_watching(task, ticket),
         }
     }
@@ -82,7 +82,7 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.ticket.is_some() {
-            self.scheduler.store.with(|inner| self.leave(inner));
+            self.scheduler.store.with(|inner| self.leave(inner, false));
         }
     }
 }
@@ -109,8 +109,9 @@ impl MemoryScheduler {
             timer::ensure(self.store.shared())?;
             let answer = self.store.with(|inner| {
                 let answer = if self.handle.is_closed() { Err(Error::Closed) } else { attempt(inner) };
-                waiting.leave(inner);
-                match answer.transpose() {
+                let answer = answer.transpose();
+                waiting.leave(inner, answer.is_none());
+                match answer {
                     Some(answer) => {
                         waiting.ticket = None;
                         Poll::Ready(answer)
@@ -153,6 +154,12 @@ impl Leases for MemoryScheduler {
 
     fn abandon(&self, lease: &Lease) {
         self.store.with(|inner| inner.tasks.abandon(lease, &mut inner.fx));
+    }
+
+    fn fail_soon(&self, lease: &Lease, reason: Text) {
+        let fail = vec![(*lease, Ending::Fail { reason, retry: Retry::Backoff })];
+        // A claim that is over needs no end.
+        drop(self.store.with(|inner| inner.tasks.end(fail, None, &mut inner.topics, &mut inner.fx)));
     }
 }
 

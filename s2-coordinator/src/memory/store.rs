@@ -116,8 +116,8 @@ impl Drop for Shared {
 /// It lives and dies with the process: consumers may crash, but what the process held is gone when it ends.
 ///
 /// Everything lies behind one lock, and every mutation is one [`Step`]: that makes batches atomic, keeps the journal honest
-/// and lets nobody observe half a change. Before a step, everything happens that was due by then; so deadlines do not
-/// depend on when somebody calls. It is also the model: other backends must give the same answers to the same history.
+/// and lets nobody observe half a change. Before a step, everything happens that was due by then (of tasks, 1,000 at most; then
+/// the next step goes on); so deadlines do not depend on when somebody calls. It is also the model: other backends must give the same answers to the same history.
 ///
 /// ```
 /// use s2_coordinator::{MemoryStore, Record};

@@ -6,7 +6,7 @@ use crate::conformance::harness::{Given, Outcome, cases};
 use crate::conformance::kit::{DAY, refused, within};
 use crate::conformance::scheduler::kit::{LEASE, MINUTE, SECOND, World, claiming, ids, pause, requiring, task};
 use crate::dependency::{Dependency, OnFailure, TaskId};
-use crate::ending::{Ended, Ending, Retry};
+use crate::ending::{Blocker, Ended, Ending, Retry};
 use crate::error::Error;
 use crate::outcome::{Cause, Completion, Outcome as Of, RunEnd};
 use crate::task::{Submitted, TaskState};
@@ -30,6 +30,8 @@ cases! {
     whoever_waits_is_told_what_became_of_it: [Scheduler];
     what_is_on_hold_waits_again_for_what_is_redriven: [Scheduler];
     redriving_needs_room: [Scheduler];
+    redriving_makes_no_cycle: [Scheduler];
+    what_somebody_has_decided_stays_decided: [Scheduler];
 }
 
 fn fail(delay: Duration) -> Ending {
@@ -291,7 +293,8 @@ async fn only_what_failed_can_be_redriven(given: Given) -> Outcome {
     world.drain(&session).await?;
     let (ready, cancelled) = (world.submit(task()).await?, world.submit(task()).await?);
     world.scheduler.cancel(cancelled, "no".into()).await?;
-    for (id, state) in [(done, TaskState::Done), (ready, TaskState::Ready), (cancelled, TaskState::Cancelled)] {
+    assert!(!world.scheduler.redrive(&[cancelled]).await?[0].duplicate, "somebody has thought better of it");
+    for (id, state) in [(done, TaskState::Done), (ready, TaskState::Ready)] {
         let answer = world.scheduler.redrive(&[id]).await;
         refused!(answer, Error::WrongState { task, state: is, .. } if task == id && is == state);
     }
@@ -410,5 +413,46 @@ async fn redriving_needs_room(given: Given) -> Outcome {
         Error::LimitExceeded { limit: "tasks", .. }
     );
     world.end(granted.lease, Ending::Complete(next)).await?;
+    Ok(())
+}
+
+async fn redriving_makes_no_cycle(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let session = world.session("one").await?;
+    let first = world.submit(task()).await?;
+    let held = Dependency::on(first).with_on_failure(OnFailure::Hold);
+    let held = world.submit(task().after(held)).await?;
+    let granted = world.grant(&session).await?;
+    world.end(granted.lease, Ending::Fail { reason: "x".into(), retry: Retry::Never }).await?;
+    world.scheduler.redrive(&[first]).await?;
+    let granted = world.grant(&session).await?;
+    assert_eq!(granted.task.id, first);
+    world.end(granted.lease, Ending::Block(Blocker::new("x").with_wait(held))).await?;
+    let answer = world.scheduler.redrive(&[held]).await;
+    let Err(Error::DependencyCycle { cycle }) = answer else { panic!("it waits for what waits for it: {answer:?}") };
+    assert_eq!(cycle, [held.into(), first.into()]);
+    assert_eq!(world.state(held).await?, TaskState::OnHold);
+    Ok(())
+}
+
+async fn what_somebody_has_decided_stays_decided(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let session = world.session("one").await?;
+    let first = world.submit(task()).await?;
+    let held = Dependency::on(first).with_on_failure(OnFailure::Hold);
+    let held = world.submit(task().after(held).with_attempts(1)).await?;
+    world.scheduler.cancel(first, "not needed".into()).await?;
+    for _ in 0..3 {
+        assert!(!world.scheduler.redrive(&[held]).await?[0].duplicate);
+        let granted = world.grant(&session).await?;
+        assert_eq!(granted.task.id, held);
+        world.end(granted.lease, fail(SECOND)).await?;
+    }
+    // Of two that failed, one because of the other, both come back in this order only.
+    let second = world.submit(task().after(held)).await?;
+    assert_eq!(world.state(second).await?, TaskState::Failed);
+    refused!(world.scheduler.redrive(&[second, held]).await, Error::WrongState { task, .. } if task == held);
+    world.scheduler.redrive(&[held, second]).await?;
+    assert_eq!(world.drain(&session).await?, [held, second]);
     Ok(())
 }

@@ -23,6 +23,7 @@ cases! {
     a_blocked_task_is_resumed_by_its_guard: [Scheduler];
     a_session_stays_as_long_as_a_guard: [Scheduler];
     a_session_that_is_dropped_has_left: [Scheduler];
+    a_handler_that_panics_uses_up_its_attempts: [Scheduler];
 }
 
 async fn a_guard_renews_its_claim(given: Given) -> Outcome {
@@ -232,5 +233,22 @@ async fn a_session_that_is_dropped_has_left(given: Given) -> Outcome {
     world.advance(SECOND).await;
     world.complete(granted.lease).await?;
     assert_eq!(world.state(id).await?, TaskState::Done);
+    Ok(())
+}
+
+async fn a_handler_that_panics_uses_up_its_attempts(given: Given) -> Outcome {
+    let world = World::with(&given, |config| config.backoff.base = Duration::ZERO).await;
+    let session = world.session("one").await?;
+    let id = world.submit(task().with_attempts(2)).await?;
+    for attempt in 1..=2 {
+        let held = within("a claim", session.claim()).await?.expect("open");
+        assert_eq!((held.task.id, held.attempt), (id, attempt));
+        let handling = tokio::spawn(async move {
+            let _held = held;
+            std::panic::resume_unwind(Box::new("the handler is broken"));
+        });
+        assert!(handling.await.is_err_and(|error| error.is_panic()));
+    }
+    world.until(id, TaskState::Failed).await?;
     Ok(())
 }

@@ -316,11 +316,18 @@ async fn who_leaves_gives_up_what_comes_back(given: Given) -> Outcome {
     one.leave().await?;
     world.end(granted[0].lease, Ending::Release).await?;
     let retry = Ending::Fail { reason: "flaky".into(), retry: Retry::After(MINUTE) };
-    world.end(granted[1].lease, retry).await?;
+    world.end(granted[1].lease, retry.clone()).await?;
     let first = world.drain(&other).await?;
     assert!(first.contains(&all[0]) && first.contains(&all[2]) && !first.contains(&all[1]), "{first:?}");
     world.advance(MINUTE).await;
     assert_eq!(world.drain(&other).await?, [all[1]]);
+    // Also if it fails before its session leaves.
+    let one = world.session("one").await?;
+    let last = world.submit(assigned("one")).await?;
+    world.end(world.grant(&one).await?.lease, retry).await?;
+    one.leave().await?;
+    world.advance(MINUTE).await;
+    assert_eq!(world.drain(&other).await?, [last]);
     Ok(())
 }
 

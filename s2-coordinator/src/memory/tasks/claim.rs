@@ -108,7 +108,7 @@ impl Tasks {
         let hold =
             Hold { by: by.clone(), token, started: fx.now, deadline: grant.deadline, expires: grant.expires, resumes };
         self.unindex_then(id, fx, |slot, _| {
-            slot.blocked_by = None;
+            (slot.blocked_by, slot.was_claimed) = (None, true);
             slot.state = State::Claimed(hold);
         });
         Some(grant)
@@ -152,15 +152,16 @@ impl Tasks {
         }
     }
 
-    /// A waiting claim leaves the queue. If it had been woken, others are for whatever is there.
-    pub(in crate::memory) fn stop_waiting_to_claim(&mut self, by: &Incarnation, ticket: Ticket, fx: &mut Effects) {
-        let Some(kind) = self.sessions.get(by.number).map(|session| session.kind) else {
-            // What it was woken for is not known any more.
-            return fx.wake(self.queues.wake_all(|_| true));
-        };
-        if !self.queues.stop_waiting(kind, ticket) {
+    /// A waiting claim leaves the queue. If it had been woken, others are for whatever is there that they can take. One that
+    /// found nothing and comes back leaves nothing of its session's own.
+    pub(in crate::memory) fn stop_waiting_to_claim(&mut self, by: &Incarnation, ticket: Ticket, comes_back: bool) {
+        let kind = self.sessions.get(by.number).map(|session| session.kind);
+        if self.queues.stop_waiting(kind, ticket) {
+            return;
+        }
+        self.stealable = true;
+        if !comes_back {
             self.nudged.push(by.number);
-            self.stealable = true;
         }
     }
 

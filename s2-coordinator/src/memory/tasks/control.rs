@@ -48,7 +48,7 @@ impl Tasks {
             Some(to) => entry.with("to", named(to)),
             None => entry,
         });
-        self.unindex_then(id, fx, |slot, _| slot.assignee = to.cloned());
+        self.unindex_then(id, fx, |slot, _| (slot.assignee, slot.was_claimed) = (to.cloned(), false));
         Ok(())
     }
 

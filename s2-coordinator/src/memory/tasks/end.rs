@@ -19,7 +19,7 @@ use crate::scheduler::EndedAll;
 use crate::text::Text;
 use crate::time::Timestamp;
 
-/// How many tasks a check for cycles looks at; longer ones are found by looking for deadlocks.
+/// How many tasks a check for cycles looks at.
 const LOOK_AT: usize = 10_000;
 
 impl Tasks {
@@ -224,7 +224,7 @@ impl Tasks {
     }
 
     /// A way from one of these tasks to `id` along what they wait for, if there is one.
-    fn path_to(&self, id: TaskId, from: impl Iterator<Item = TaskId>) -> Option<Vec<TaskRef>> {
+    pub(super) fn path_to(&self, id: TaskId, from: impl Iterator<Item = TaskId>) -> Option<Vec<TaskRef>> {
         let mut came_from = HashMap::new();
         let mut next: Vec<TaskId> = Vec::new();
         for task in from {

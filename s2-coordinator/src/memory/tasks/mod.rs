@@ -180,8 +180,9 @@ impl Tasks {
     fn enqueue(&mut self, id: TaskId, fx: &Effects) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         let session = slot.assignee.as_ref().and_then(|assignee| self.sessions.named(assignee));
-        if session.is_some_and(|session| !self.queues.may(session.kind, slot.class)) {
-            // A session that is there and cannot do it would keep it for ever.
+        // A session that is there and cannot do it, or that had it and is gone, would keep it for ever.
+        let keeps = session.map_or(!slot.was_claimed, |session| self.queues.may(session.kind, slot.class));
+        if !keeps {
             slot.assignee = None;
         }
         let Some(assignee) = &slot.assignee else { return self.queues.insert(slot.class, slot.place()) };
@@ -253,9 +254,8 @@ impl Tasks {
         }
         if std::mem::take(&mut self.stealable) && self.own.is_any_above(fx.config.steal_above) {
             let is_idle = |number: u64| self.sessions.get(number).is_some_and(|session| session.held.is_empty());
-            let mut thieves = self.queues.longest_waiters(is_idle);
-            thieves.retain(|(_, _, number)| self.theft(*number, fx).is_some());
-            if let Some((ticket, kind, _)) = thieves.into_iter().min() {
+            let steals = |number: u64| is_idle(number) && self.theft(number, fx).is_some();
+            if let Some((ticket, kind)) = self.queues.longest_waiter(steals) {
                 fx.wake(self.queues.kind_mut(kind).and_then(|kind| kind.waiting.take(ticket)));
             }
         }

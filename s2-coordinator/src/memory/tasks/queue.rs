@@ -238,14 +238,16 @@ impl Queues {
     }
 
     /// Removes a waiting claim, and answers whether it was still queued. One that had been woken leaves what is there to
-    /// others.
-    pub(super) fn stop_waiting(&mut self, kind: KindId, ticket: Ticket) -> bool {
-        let Some(state) = self.kinds.get_mut(&kind) else { return true };
-        if state.waiting.remove(ticket) {
+    /// others; of a session that is gone, nobody knows what it was woken for.
+    pub(super) fn stop_waiting(&mut self, kind: Option<KindId>, ticket: Ticket) -> bool {
+        let state = kind.and_then(|kind| self.kinds.get_mut(&kind));
+        if state.is_some_and(|state| state.waiting.remove(ticket)) {
             return true;
         }
-        let is_ready = |id: &&ClassId| self.classes.get(id).is_some_and(|class| !class.ready.is_empty());
-        self.fresh.extend(state.classes.iter().filter(is_ready));
+        let state = kind.and_then(|kind| self.kinds.get(&kind));
+        let may = |id: &ClassId| state.is_none_or(|state| state.classes.contains(id));
+        let ready = self.classes.iter().filter(|(id, class)| !class.ready.is_empty() && may(id));
+        self.fresh.extend(ready.map(|(id, _)| *id));
         false
     }
 
@@ -268,12 +270,8 @@ impl Queues {
         self.kinds.values_mut().flat_map(|kind| kind.waiting.all(&qualifies)).collect()
     }
 
-    /// The longest waiter of each kind that qualifies.
-    pub(super) fn longest_waiters(&self, qualifies: impl Fn(u64) -> bool) -> Vec<(Ticket, KindId, u64)> {
-        let first = |(id, kind): (&KindId, &Kind)| {
-            let (ticket, session) = kind.waiting.first_of(&qualifies)?;
-            Some((ticket, *id, session))
-        };
-        self.kinds.iter().filter_map(first).collect()
+    /// The longest waiter that qualifies.
+    pub(super) fn longest_waiter(&self, qualifies: impl Fn(u64) -> bool) -> Option<(Ticket, KindId)> {
+        self.kinds.iter().filter_map(|(id, kind)| Some((kind.waiting.ticket(&qualifies)?, *id))).min()
     }
 }

@@ -39,12 +39,6 @@ impl Tasks {
         let Some(session) = self.sessions.remove(incarnation) else { return false };
         let name = &incarnation.session;
         fx.journal(entry("left", name).with("incarnation", incarnation.number));
-        // What is in its own queue is anybody's, and so is what it has when that comes back.
-        for task in session.held.iter().chain(&session.blocked) {
-            if let Some(slot) = self.slots.get_mut(task).filter(|slot| slot.assignee.as_ref() == Some(name)) {
-                slot.assignee = None;
-            }
-        }
         self.part(&session, None, fx);
         true
     }

@@ -35,6 +35,8 @@ pub(super) struct Slot {
     pub(super) dependants: BTreeSet<(OrderKey, TaskId)>,
     /// In whose own queue it stands when it is ready.
     pub(super) assignee: Option<SwarmId>,
+    /// Whether somebody has had it since it was assigned.
+    pub(super) was_claimed: bool,
     /// What it has waited for while it was blocked.
     pub(super) answers: Vec<TaskId>,
     pub(super) children: usize,
@@ -98,6 +100,7 @@ impl Slot {
             waits: Vec::new(),
             dependants: BTreeSet::new(),
             assignee: None,
+            was_claimed: false,
             answers: Vec::new(),
             children: 0,
             redriven: false,

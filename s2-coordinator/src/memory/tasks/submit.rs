@@ -51,7 +51,7 @@ impl Tasks {
             self.add(&tasks[nth], plan, ids[nth].id, after, fx);
         }
         for (nth, _) in new() {
-            self.begin_task(ids[nth].id, fx);
+            self.begin_task(ids[nth].id, false, fx);
         }
         ids
     }
@@ -91,8 +91,9 @@ impl Tasks {
         self.counts[TaskState::Waiting as usize] += 1;
     }
 
-    /// Lets a task that is new, or as new, wait for what is not finished, or go on.
-    pub(super) fn begin_task(&mut self, id: TaskId, fx: &mut Effects) {
+    /// Lets a task that is new, or as new, wait for what is not finished, or go on. If it is `redriven`, somebody has decided
+    /// that it need not be on hold.
+    pub(super) fn begin_task(&mut self, id: TaskId, redriven: bool, fx: &mut Effects) {
         let Some(after) = self.slots.get(&id).map(|slot| slot.task.after.clone()) else { return };
         let mut verdict = Verdict::Goes;
         for &(on, on_failure) in &after {
@@ -101,7 +102,7 @@ impl Tasks {
                 Some(Some(Outcome::Done(_))) | None => {}
                 Some(Some(_)) => match (on_failure, verdict) {
                     (OnFailure::Fail, Verdict::Goes | Verdict::OnHold(_)) => verdict = Verdict::Fails(on),
-                    (OnFailure::Hold, Verdict::Goes) => verdict = Verdict::OnHold(on),
+                    (OnFailure::Hold, Verdict::Goes) if !redriven => verdict = Verdict::OnHold(on),
                     _ => {}
                 },
             }
@@ -113,25 +114,37 @@ impl Tasks {
         }
     }
 
-    /// Gives tasks that failed or are on hold all their attempts anew.
+    /// Gives tasks that failed, were cancelled or are on hold all their attempts anew.
     pub(in crate::memory) fn redrive(&mut self, ids: &[TaskId], fx: &mut Effects) -> Result<Vec<Submitted>, Error> {
         let mut answers: Vec<Submitted> = Vec::with_capacity(ids.len());
         for &id in ids {
             let slot = self.slot(id)?;
-            let is_failed = matches!(slot.state, State::OnHold(_) | State::Finished(Outcome::Failed { .. }, _));
+            let is_failed = match &slot.state {
+                State::OnHold(_) => true,
+                State::Finished(outcome, _) => outcome.result().is_none(),
+                _ => false,
+            };
             let duplicate = slot.redriven && !is_failed || answers.iter().any(|other| other.id == id);
             if !duplicate && !is_failed {
-                let expected = "only one that has failed or is on hold can be redriven";
+                let expected = "only one that has failed, was cancelled or is on hold can be redriven";
                 return Err(Error::WrongState { task: id, state: slot.state(), expected });
             }
             answers.push(Submitted { id, duplicate });
-            if duplicate || matches!(slot.state, State::OnHold(_)) {
+            if duplicate {
+                continue;
+            }
+            let unfinished = slot.task.after.iter().map(|(on, _)| *on).filter(|on| self.is_unfinished(*on));
+            if let Some(cycle) = self.path_to(id, unfinished) {
+                return Err(Error::DependencyCycle { cycle });
+            }
+            if matches!(slot.state, State::OnHold(_)) {
                 continue;
             }
             let stands_in_the_way = slot.task.after.iter().find(|(on, on_failure)| {
                 let failed =
                     self.slots.get(on).and_then(|other| other.outcome()).is_some_and(|it| it.result().is_none());
-                *on_failure == OnFailure::Fail && failed && answers.iter().all(|other| other.id != *on)
+                let is_redriven = || answers.iter().any(|other| other.id == *on && !other.duplicate);
+                *on_failure == OnFailure::Fail && failed && !is_redriven()
             });
             if let Some((on, _)) = stands_in_the_way {
                 let state = self.slot(*on)?.state();
@@ -181,7 +194,7 @@ impl Tasks {
             }
             self.proceed(id, fx);
         } else {
-            self.begin_task(id, fx);
+            self.begin_task(id, true, fx);
         }
     }
 }

@@ -87,16 +87,7 @@ impl Tasks {
         if slot.failures >= slot.task.attempts {
             return self.fail(id, Cause::Attempts, fx);
         }
-        let assignee = slot.assignee.as_ref();
-        let is_absent = assignee.is_some_and(|name| self.sessions.named(name).is_none());
-        self.unindex_then(id, fx, |slot, fx| {
-            if is_absent {
-                slot.assignee = None;
-            }
-            slot.since = at;
-            slot.key = Self::key_of(slot, fx);
-            slot.state = State::Ready;
-        });
+        self.make_ready(id, at, fx);
         self.tell(id, fx);
     }
 
