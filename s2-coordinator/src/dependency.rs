@@ -88,3 +88,9 @@ impl Dependency {
         self
     }
 }
+
+impl<T: Into<TaskRef>> From<T> for Dependency {
+    fn from(task: T) -> Self {
+        Self::on(task)
+    }
+}

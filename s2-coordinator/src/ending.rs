@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::capability::Capabilities;
 use crate::dependency::TaskId;
 use crate::event::Published;
+use crate::new_task::NewTask;
 use crate::outcome::Completion;
-use crate::task::{NewTask, Submitted};
+use crate::task::Submitted;
 use crate::text::Text;
 use crate::time::Timestamp;
 

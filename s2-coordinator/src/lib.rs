@@ -55,6 +55,7 @@ mod entry;
 mod escalation;
 mod dead_letter;
 mod dependency;
+mod new_task;
 mod task;
 mod lease;
 mod outcome;
@@ -113,6 +114,7 @@ pub use memory::{MemoryBus, MemoryInbox, MemoryJournal, MemoryScheduler, MemoryS
 pub use name::{
     ConsumerName, EventType, GroupName, HeaderName, IdempotencyKey, NAME_BYTES, Subject, Tag, TaskKind, Topic,
 };
+pub use new_task::{NewTask, When};
 pub use order::OrderKey;
 pub use outcome::{Cause, Completion, Outcome, Run, RunEnd, TaskResult};
 pub use page::Page;
@@ -129,7 +131,7 @@ pub use start::Start;
 pub use subscription::{Consumer, Subscribe, Subscription};
 pub use swarm::SwarmId;
 pub use tail::{Follow, Tail};
-pub use task::{Accepted, NewTask, Submitted, Task, TaskState, TaskStatus, When};
+pub use task::{Accepted, Submitted, Task, TaskState, TaskStatus};
 pub use text::Text;
 pub use time::{Timestamp, UtcDay};
 pub use trace::TraceToken;

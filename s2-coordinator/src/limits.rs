@@ -10,8 +10,8 @@ use crate::ending::{Ending, Retry};
 use crate::error::Error;
 use crate::event::NewEvent;
 use crate::invalid::Invalid;
+use crate::new_task::{NewTask, When};
 use crate::registry::Profile;
-use crate::task::{NewTask, When};
 
 /// The limits of a fleet. The defaults suit agents that exchange documents, not films.
 #[derive(Clone, Debug, PartialEq, Eq)]

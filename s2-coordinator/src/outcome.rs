@@ -9,8 +9,8 @@ use crate::entry::{Params, Value};
 use crate::event::{CONTENT_TYPE_JSON, NewEvent, from_json, to_json};
 use crate::invalid::Invalid;
 use crate::lease::Token;
+use crate::new_task::NewTask;
 use crate::swarm::SwarmId;
-use crate::task::NewTask;
 use crate::text::Text;
 use crate::time::Timestamp;
 

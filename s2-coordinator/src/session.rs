@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use crate::error::Error;
 use crate::held::{CompletedAll, Core, Held, NotEnded};
 use crate::lease::{Claim, Incarnation};
+use crate::new_task::NewTask;
 use crate::outcome::Completion;
 use crate::registry::Profile;
 use crate::scheduler::Scheduler;
-use crate::task::{NewTask, Submitted};
+use crate::task::Submitted;
 
 /// A session that has entered a fleet. Clones are the same session; several of its tasks may claim at once. It leaves when the
 /// last clone, and the last guard of a task that it has, is dropped.

@@ -95,6 +95,8 @@ pub enum Why {
         session: SwarmId,
         /// What stands in the way.
         reason: Text,
+        /// What one must be capable of to help.
+        requires: Capabilities,
         /// At most twenty of the tasks that it waits for, by number, and where they are.
         on: Vec<(TaskId, TaskState)>,
         /// How many there are.

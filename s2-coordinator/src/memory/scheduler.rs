@@ -17,11 +17,12 @@ use crate::memory::handle::Handle;
 use crate::memory::store::{Inner, MemoryStore};
 use crate::memory::timer;
 use crate::memory::wait::Ticket;
+use crate::new_task::NewTask;
 use crate::outcome::Outcome;
 use crate::registry::{Profile, SessionInfo, Stats, Tasks};
 use crate::scheduler::{EndedAll, Leases, Scheduler, TaskPage};
 use crate::swarm::SwarmId;
-use crate::task::{NewTask, Submitted, TaskStatus};
+use crate::task::{Submitted, TaskStatus};
 use crate::text::Text;
 use crate::time::Timestamp;
 use crate::why::Why;
@@ -186,14 +187,7 @@ impl Scheduler for MemoryScheduler {
 
     #[instrument(level = "trace", skip_all, err(level = "debug"), fields(session = %claim.by.session))]
     async fn claim(&self, claim: &Claim) -> Result<Vec<Grant>, Error> {
-        let granted = self.wait_for(For::Claim(&claim.by), |inner| {
-            let repeated = inner.tasks.repeated(claim, inner.fx.now)?;
-            if repeated.is_some() {
-                return Ok(repeated);
-            }
-            let granted = inner.tasks.take(claim, &mut inner.fx)?;
-            Ok(Some(granted).filter(|granted| !granted.is_empty()))
-        });
+        let granted = self.wait_for(For::Claim(&claim.by), |inner| inner.tasks.take(claim, &mut inner.fx));
         match granted.await {
             Err(Error::Closed | Error::StaleSession { current: None, .. }) => Ok(Vec::new()),
             granted => granted,
@@ -202,7 +196,7 @@ impl Scheduler for MemoryScheduler {
 
     #[instrument(level = "trace", skip_all, err(level = "debug"), fields(session = %claim.by.session))]
     async fn take(&self, claim: &Claim) -> Result<Vec<Grant>, Error> {
-        self.step(|inner| inner.tasks.take(claim, &mut inner.fx))
+        self.step(|inner| inner.tasks.take(claim, &mut inner.fx)).map(Option::unwrap_or_default)
     }
 
     #[instrument(level = "debug", skip_all, err(level = "debug"), fields(session = %session.session, task = %lease.task))]

@@ -117,7 +117,8 @@ impl Drop for Shared {
 ///
 /// Everything lies behind one lock, and every mutation is one [`Step`]: that makes batches atomic, keeps the journal honest
 /// and lets nobody observe half a change. Before a step, everything happens that was due by then (of tasks, 1,000 at most; then
-/// the next step goes on); so deadlines do not depend on when somebody calls. It is also the model: other backends must give the same answers to the same history.
+/// the next step goes on); so deadlines do not depend on when somebody calls. It is also the model: other backends must give
+/// the same answers to the same history.
 ///
 /// ```
 /// use s2_coordinator::{MemoryStore, Record};

@@ -29,13 +29,7 @@ impl WaitList {
 
     /// The place of the longest waiter whose consumer qualifies.
     pub(super) fn ticket(&self, qualifies: impl Fn(u64) -> bool) -> Option<Ticket> {
-        self.first_of(qualifies).map(|(ticket, _)| ticket)
-    }
-
-    /// The place of the longest waiter whose consumer qualifies, and the consumer.
-    pub(super) fn first_of(&self, qualifies: impl Fn(u64) -> bool) -> Option<(Ticket, u64)> {
-        let (ticket, (consumer, _)) = self.waiting.iter().find(|(_, (consumer, _))| qualifies(*consumer))?;
-        Some((*ticket, *consumer))
+        self.waiting.iter().find(|(_, (consumer, _))| qualifies(*consumer)).map(|(ticket, _)| *ticket)
     }
 
     /// Removes a waiter that is to be woken.

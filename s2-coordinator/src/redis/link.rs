@@ -253,8 +253,9 @@ impl Link {
     }
 }
 
-/// A call, behind a command that does nothing if it may push something: since the server writes last to whom it had something to say first, what the call
-/// pushes goes out before its reply. Whoever waits for an event does not wait for its publisher to be answered.
+/// A call, behind a command that does nothing if it may push something: since the server writes last to whom it had something
+/// to say first, what the call pushes goes out before its reply. Whoever waits for an event does not wait for its publisher
+/// to be answered.
 pub(super) struct Pushing(Pipeline);
 
 impl Pushing {

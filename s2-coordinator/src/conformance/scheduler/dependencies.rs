@@ -8,8 +8,9 @@ use crate::conformance::scheduler::kit::{World, done, ids, key_of, keyed, task};
 use crate::dependency::{Dependency, OnFailure, TaskId};
 use crate::ending::{Ending, Retry};
 use crate::error::Error;
+use crate::new_task::NewTask;
 use crate::outcome::{Cause, Outcome as Of};
-use crate::task::{NewTask, TaskState};
+use crate::task::TaskState;
 
 cases! {
     what_is_needed_comes_first: [Scheduler];

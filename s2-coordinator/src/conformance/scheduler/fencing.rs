@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::conformance::harness::{Given, Outcome, cases};
 use crate::conformance::kit::{refused, within};
-use crate::conformance::scheduler::kit::{LEASE, MINUTE, SECOND, World, done, task};
+use crate::conformance::scheduler::kit::{LEASE, MINUTE, SECOND, World, done, pause, task};
 use crate::dependency::TaskId;
 use crate::ending::{Blocker, Ended, Ending, Retry};
 use crate::error::Error;
@@ -293,7 +293,7 @@ async fn a_lease_is_lost_for_a_reason(given: Given) -> Outcome {
             tokio::spawn(async move { scheduler.lost(&lease).await })
         })
         .collect();
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    pause().await;
     world.complete(expected[0].lease).await?;
     world.scheduler.cancel(expected[1].task.id, "not needed".into()).await?;
     world.advance(SECOND).await;

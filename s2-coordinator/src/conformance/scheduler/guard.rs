@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::conformance::harness::{Given, Outcome, cases};
 use crate::conformance::kit::{refused, within};
-use crate::conformance::scheduler::kit::{LEASE, MINUTE, SECOND, World, claiming, task};
+use crate::conformance::scheduler::kit::{LEASE, MINUTE, SECOND, World, claiming, pause, task};
 use crate::ending::{Blocker, Ended};
 use crate::error::Error;
 use crate::lease::Loss;
@@ -205,13 +205,7 @@ async fn a_session_stays_as_long_as_a_guard(given: Given) -> Outcome {
     let resumed = within("the resumption", blocked.resume()).await?;
     resumed.complete(Completion::new()).await?;
     drop(blocked);
-    let gone = async {
-        while !world.scheduler.sessions(None, 10).await?.is_empty() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        Ok::<_, Error>(())
-    };
-    within("the end of the session", gone).await
+    world.until_nobody_is_there().await
 }
 
 async fn a_session_that_is_dropped_has_left(given: Given) -> Outcome {
@@ -219,17 +213,11 @@ async fn a_session_that_is_dropped_has_left(given: Given) -> Outcome {
     let session = world.session("one").await?;
     let waiting = claiming(&session);
     drop(session);
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    pause().await;
     assert_eq!(world.scheduler.sessions(None, 10).await?.len(), 1, "a claim of it waits");
     let id = world.submit(task()).await?;
     let granted = within("the claim", waiting).await.expect("no panic")?.expect("open");
-    let gone = async {
-        while !world.scheduler.sessions(None, 10).await?.is_empty() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        Ok::<_, Error>(())
-    };
-    within("the end of the session", gone).await?;
+    world.until_nobody_is_there().await?;
     world.advance(SECOND).await;
     world.complete(granted.lease).await?;
     assert_eq!(world.state(id).await?, TaskState::Done);

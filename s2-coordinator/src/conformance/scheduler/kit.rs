@@ -16,12 +16,13 @@ use crate::event::Position;
 use crate::held::Held;
 use crate::lease::{Grant, Lease};
 use crate::name::{IdempotencyKey, TaskKind};
+use crate::new_task::NewTask;
 use crate::outcome::{Completion, Outcome};
 use crate::registry::Profile;
 use crate::scheduler::Scheduler;
 use crate::session::{SchedulerExt, Session};
 use crate::swarm::SwarmId;
-use crate::task::{NewTask, TaskState};
+use crate::task::TaskState;
 use crate::time::Timestamp;
 
 pub(super) const WORK: TaskKind = TaskKind::from_static("work");
@@ -130,6 +131,17 @@ impl World {
             Ok(())
         };
         within(&format!("task {task} being {state}"), there).await
+    }
+
+    /// Waits until every session has left. Dropping one cannot wait for that.
+    pub(super) async fn until_nobody_is_there(&self) -> Result<(), Error> {
+        let gone = async {
+            while !self.scheduler.sessions(None, 1).await?.is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Ok(())
+        };
+        within("the end of the sessions", gone).await
     }
 
     /// The operations on tasks and sessions that the journal has, in order.

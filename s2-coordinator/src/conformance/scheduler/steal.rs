@@ -1,16 +1,19 @@
 //! Queues of sessions' own, and who takes over from whom.
 
 use crate::conformance::harness::{Given, Outcome, cases};
-use crate::conformance::kit::{refused, within};
+use crate::conformance::kit::{journal_of, refused, within};
 use crate::conformance::scheduler::kit::{HOST, MINUTE, World, capabilities, claiming, ids, pause, requiring, task};
 use crate::dependency::TaskId;
 use crate::ending::{Blocker, Ending, Retry};
+use crate::entry::Value;
 use crate::error::Error;
+use crate::event::Position;
 use crate::name::Subject;
+use crate::new_task::NewTask;
 use crate::priority::Priority;
 use crate::priority::Priority::{P0, P1, P2, P3};
 use crate::swarm::SwarmId;
-use crate::task::{NewTask, TaskState};
+use crate::task::TaskState;
 
 cases! {
     the_own_queue_comes_first: [Scheduler];
@@ -20,7 +23,7 @@ cases! {
     a_waiting_session_is_woken_to_steal: [Scheduler];
     a_waiting_session_is_woken_to_steal_once_it_is_idle: [Scheduler];
     a_waiting_session_is_woken_for_its_own_queue: [Scheduler];
-    what_is_stolen_is_not_owned_any_more: [Scheduler];
+    what_is_stolen_is_not_owned_any_more: [Scheduler, Journal];
     a_task_is_assigned_and_reassigned: [Scheduler];
     only_who_can_do_it_is_assigned: [Scheduler];
     only_what_nobody_has_is_assigned: [Scheduler];
@@ -185,6 +188,11 @@ async fn what_is_stolen_is_not_owned_any_more(given: Given) -> Outcome {
     assert_eq!(ids(&world.take(&other, 5).await?), queue[5..], "it is anybody's");
     let operations = world.operations().await?;
     assert_eq!(operations.iter().filter(|operation| *operation == "task.stolen").count(), 1);
+    let entries = journal_of(&*world.fleet).entries(Position::ORIGIN, 500).await?.items;
+    let entry = entries.iter().find(|entry| &*entry.operation == "stolen").expect("it is journalled");
+    assert_eq!(*entry.subject, *queue[5].to_string());
+    assert_eq!(entry.params.get("from"), Some(&Value::Text("busy".into())));
+    assert_eq!(entry.params.get("to"), Some(&Value::Text("thief".into())));
     Ok(())
 }
 

@@ -9,11 +9,12 @@ use crate::conformance::scheduler::kit::{MINUTE, SECOND, World, capabilities, ke
 use crate::dependency::{Dependency, TaskId, TaskRef};
 use crate::error::Error;
 use crate::name::Tag;
+use crate::new_task::NewTask;
 use crate::priority::Priority;
 use crate::registry::Tasks;
 use crate::session::SchedulerExt;
 use crate::swarm::SwarmId;
-use crate::task::{NewTask, TaskState};
+use crate::task::TaskState;
 
 cases! {
     what_was_submitted_can_be_seen: [Scheduler];

@@ -138,11 +138,12 @@ async fn it_waits_for_help(given: Given) -> Outcome {
     let id = world.submit(task()).await?;
     let granted = world.grant(&owner).await?;
     let blocker = Blocker { awaited: true, ..Blocker::new("488 not acceptable").with_help(task()) };
+    let blocker = blocker.with_requires(capabilities(&["integration:sip"]));
     world.end(granted.lease, Ending::Block(blocker)).await?;
     let help = world.grant(&helper).await?;
     let session = owner.incarnation().session.clone();
-    let on = vec![(help.task.id, TaskState::Claimed)];
-    let why = Why::Blocked { session: session.clone(), reason: "488 not acceptable".into(), on, count: 1 };
+    let (on, requires) = (vec![(help.task.id, TaskState::Claimed)], capabilities(&["integration:sip"]));
+    let why = Why::Blocked { session: session.clone(), reason: "488 not acceptable".into(), requires, on, count: 1 };
     assert_eq!(world.scheduler.why(id).await?, why);
     world.complete(help.lease).await?;
     let until = granted.task.submitted + MINUTE;

@@ -15,12 +15,14 @@ use crate::swarm::SwarmId;
 use crate::time::Timestamp;
 
 impl Tasks {
-    /// What a session can have at once.
-    pub(in crate::memory) fn take(&mut self, claim: &Claim, fx: &mut Effects) -> Result<Vec<Grant>, Error> {
+    /// What a session can have at once; nothing where it would have to wait. A claim that is repeated has its answer, also if
+    /// nothing of it is left.
+    pub(in crate::memory) fn take(&mut self, claim: &Claim, fx: &mut Effects) -> Result<Option<Vec<Grant>>, Error> {
         let (limits, number) = (&fx.config.limits, claim.by.number);
         limits.check_claim(claim.max)?;
-        if let Some(granted) = self.repeated(claim, fx.now)? {
-            return Ok(granted);
+        let repeated = self.repeated(claim, fx.now)?;
+        if repeated.is_some() {
+            return Ok(repeated);
         }
         let has = self.sessions.check(&claim.by)?.held.len();
         check("leases", || format!("session {}", claim.by.session), has + 1, limits.leases)?;
@@ -31,16 +33,17 @@ impl Tasks {
         {
             granted.extend(self.grant(id, &claim.by, None, fx));
         }
-        if !granted.is_empty()
-            && let Some(session) = self.sessions.get_mut(number)
-        {
+        if granted.is_empty() {
+            return Ok(None);
+        }
+        if let Some(session) = self.sessions.get_mut(number) {
             session.remember(claim.request, granted.iter().map(|grant| grant.lease).collect());
         }
-        Ok(granted)
+        Ok(Some(granted))
     }
 
     /// What a claim that is repeated was granted the first time, as far as it is still held.
-    pub(in crate::memory) fn repeated(&self, claim: &Claim, now: Timestamp) -> Result<Option<Vec<Grant>>, Error> {
+    fn repeated(&self, claim: &Claim, now: Timestamp) -> Result<Option<Vec<Grant>>, Error> {
         let Some(leases) = self.sessions.check(&claim.by)?.granted(claim.request) else { return Ok(None) };
         let held = |lease: &Lease| {
             let slot = self.slots.get(&lease.task)?;
@@ -60,12 +63,12 @@ impl Tasks {
             let state = self.slots.get(&place.task).map(|slot| &slot.state);
             matches!(state, Some(State::Resumable(blocked, _)) if !blocked.awaited)
         });
-        let own = self.own.first(name, may, skip).map(|(place, _)| place);
+        let own = self.own.first(name, may, skip);
         if let Some(place) = resumable.into_iter().chain(own).min() {
             return Some(place.task);
         }
         let skip: Option<&dyn Fn(TaskId) -> bool> = if session.refuses_any() { Some(&skip) } else { None };
-        if let Some((place, _)) = self.queues.first(kind, skip) {
+        if let Some(place) = self.queues.first(kind, skip) {
             return Some(place.task);
         }
         if !session.held.is_empty() {
@@ -74,7 +77,7 @@ impl Tasks {
         let (task, from) = self.theft(number, fx)?;
         let name = &self.sessions.get(number)?.incarnation.session;
         fx.journal(record("stolen", task).with("from", named(&from)).with("to", named(name)));
-        self.unindex_then(task, fx, |slot, _| slot.assignee = None);
+        self.change(task, fx, |slot, _| slot.assignee = None);
         Some(task)
     }
 
@@ -107,7 +110,7 @@ impl Tasks {
         );
         let hold =
             Hold { by: by.clone(), token, started: fx.now, deadline: grant.deadline, expires: grant.expires, resumes };
-        self.unindex_then(id, fx, |slot, _| {
+        self.change(id, fx, |slot, _| {
             (slot.blocked_by, slot.was_claimed) = (None, true);
             slot.state = State::Claimed(hold);
         });
@@ -180,7 +183,7 @@ impl Tasks {
 
     /// Wakes everybody who waits on a handle that was closed.
     pub(in crate::memory) fn close(&mut self, handle: u64, fx: &mut Effects) {
-        fx.wake(self.queues.wake_all(|_| true));
+        fx.wake(self.queues.wake_all());
         for list in self.watchers.values_mut() {
             fx.wake(list.all(|other| other == handle));
         }

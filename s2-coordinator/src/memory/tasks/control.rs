@@ -13,13 +13,11 @@ impl Tasks {
     pub(in crate::memory) fn cancel(&mut self, id: TaskId, reason: Text, fx: &mut Effects) -> Result<bool, Error> {
         fx.config.limits.check_reason(&reason)?;
         let slot = self.slot(id)?;
-        match slot.outcome() {
-            Some(outcome) => return Ok(matches!(outcome, Outcome::Cancelled { .. })),
-            None => {
-                let entry = record("cancelled", id).with("reason", reason.clone()).with_trace(slot.task.trace);
-                self.finish(id, Outcome::Cancelled { reason }, entry, fx);
-            }
+        if let Some(outcome) = slot.outcome() {
+            return Ok(matches!(outcome, Outcome::Cancelled { .. }));
         }
+        let entry = record("cancelled", id).with("reason", reason.clone()).with_trace(slot.task.trace);
+        self.finish(id, Outcome::Cancelled { reason }, entry, fx);
         Ok(true)
     }
 
@@ -48,7 +46,7 @@ impl Tasks {
             Some(to) => entry.with("to", named(to)),
             None => entry,
         });
-        self.unindex_then(id, fx, |slot, _| (slot.assignee, slot.was_claimed) = (to.cloned(), false));
+        self.change(id, fx, |slot, _| (slot.assignee, slot.was_claimed) = (to.cloned(), false));
         Ok(())
     }
 

@@ -41,7 +41,7 @@ impl Tasks {
         let granted = match next.map(|claim| self.take(claim, fx)) {
             // The session has too many; what it has ended is ended all the same.
             None | Some(Err(Error::LimitExceeded { .. })) => Vec::new(),
-            Some(granted) => granted?,
+            Some(granted) => granted?.unwrap_or_default(),
         };
         Ok(EndedAll { ended, granted })
     }
@@ -89,7 +89,7 @@ impl Tasks {
 
     /// A task is ready for whoever is eligible.
     pub(super) fn open_to_all(&mut self, id: TaskId, fx: &mut Effects) {
-        self.unindex_then(id, fx, |slot, _| {
+        self.change(id, fx, |slot, _| {
             slot.assignee = None;
             slot.state = State::Ready;
         });
@@ -152,7 +152,7 @@ impl Tasks {
         if at <= fx.now {
             return self.make_ready(id, fx.now, fx);
         }
-        self.unindex_then(id, fx, |slot, fx| {
+        self.change(id, fx, |slot, fx| {
             slot.since = at;
             slot.key = Self::key_of(slot, fx);
             slot.state = State::Delayed(at);
@@ -197,12 +197,14 @@ impl Tasks {
                 .with("session", named(&hold.by.session))
                 .with("token", hold.token.get())
                 .with("reason", blocker.reason.clone())
+                .with("requires", blocker.requires.to_string())
                 .with("on", Value::List(waits.iter().map(|on| on.get().into()).collect())),
         );
         let blocked = Blocked {
             by: hold.by.clone(),
             token: hold.token,
             reason: blocker.reason.clone(),
+            requires: blocker.requires.clone(),
             awaited: blocker.awaited,
         };
         self.set(id, State::Blocked(blocked.clone()), fx);

@@ -7,6 +7,7 @@ use crate::lease::Loss;
 use crate::memory::effects::Effects;
 use crate::memory::tasks::slot::{Blocked, State};
 use crate::memory::tasks::{Chore, Tasks, Timer, named, record};
+use crate::order::OrderKey;
 use crate::outcome::{Cause, Outcome};
 use crate::severity::Severity;
 
@@ -52,8 +53,8 @@ impl Tasks {
                 Chore::Sift(name) => {
                     let kind = self.sessions.named(&name).map(|session| session.kind);
                     let may_not = |class| kind.is_none_or(|kind| !self.queues.may(kind, class));
-                    let Some((place, _)) = self.own.first(&name, may_not, |_| false) else { continue };
-                    self.unindex_then(place.task, fx, |slot, _| slot.assignee = None);
+                    let Some(place) = self.own.first(&name, may_not, |_| false) else { continue };
+                    self.change(place.task, fx, |slot, _| slot.assignee = None);
                     self.chores.push_back(Chore::Sift(name));
                 }
                 Chore::Release(id) => {
@@ -81,12 +82,12 @@ impl Tasks {
         if before == after || slot.outcome().is_some() {
             return;
         }
-        self.unindex_then(id, fx, |slot, _| slot.key = after);
+        self.change(id, fx, |slot, _| slot.key = after);
         self.pass_on(id, before);
     }
 
     /// A task that waits for others has another key now.
-    pub(super) fn pass_on(&mut self, id: TaskId, before: crate::order::OrderKey) {
+    pub(super) fn pass_on(&mut self, id: TaskId, before: OrderKey) {
         let Some(slot) = self.slots.get(&id) else { return };
         let (after, waits) = (slot.key, slot.waits.clone());
         for (on, _) in waits {

@@ -87,7 +87,13 @@ impl Tasks {
             },
             State::Blocked(blocked) => {
                 let (on, count) = self.waits(slot);
-                Why::Blocked { session: blocked.by.session.clone(), reason: blocked.reason.clone(), on, count }
+                Why::Blocked {
+                    session: blocked.by.session.clone(),
+                    reason: blocked.reason.clone(),
+                    requires: blocked.requires.clone(),
+                    on,
+                    count,
+                }
             }
             State::OnHold(because) => Why::OnHold { because: *because },
             State::Finished(Outcome::Done(_), _) => Why::Done,

@@ -1,6 +1,6 @@
 //! The tasks of a fleet: pure and synchronous.
 //!
-//! Each task is in one [`State`](slot::State), and [`Tasks::set`] is the one place where that changes and the indices with
+//! Each task is in one [`State`](slot::State), and [`Tasks::change`] is the one place where that changes and the indices with
 //! it: queues, timers, what sessions have. What follows from a change for other tasks, however many, is a *chore*: a step
 //! does up to 500 units of them, and later steps do the rest.
 
@@ -18,7 +18,7 @@ mod registry;
 mod sweep;
 mod look;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::dependency::{TaskId, TaskRef};
 use crate::entry::Record;
@@ -107,11 +107,16 @@ impl Tasks {
         fx.arm(at);
     }
 
-    /// Moves a task from one state to another: the one place where indices change.
+    /// Moves a task from one state to another.
     fn set(&mut self, id: TaskId, state: State, fx: &mut Effects) {
+        self.change(id, fx, |slot, _| slot.state = state);
+    }
+
+    /// Changes a task while it stands in no index: the one place where indices change.
+    fn change(&mut self, id: TaskId, fx: &mut Effects, change: impl FnOnce(&mut Slot, &Effects)) {
         self.unindex(id, fx);
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        slot.state = state;
+        change(slot, fx);
         self.counts[slot.state() as usize] += 1;
         self.index(id, fx);
     }
@@ -207,20 +212,11 @@ impl Tasks {
 
     /// A task can be done from now on, and counts as ready since then.
     fn make_ready(&mut self, id: TaskId, since: Timestamp, fx: &mut Effects) {
-        self.unindex_then(id, fx, |slot, fx| {
+        self.change(id, fx, |slot, fx| {
             slot.since = since;
             slot.key = Self::key_of(slot, fx);
             slot.state = State::Ready;
         });
-    }
-
-    /// Changes a task while it stands in no index.
-    fn unindex_then(&mut self, id: TaskId, fx: &mut Effects, change: impl FnOnce(&mut Slot, &Effects)) {
-        self.unindex(id, fx);
-        let Some(slot) = self.slots.get_mut(&id) else { return };
-        change(slot, fx);
-        self.counts[slot.state() as usize] += 1;
-        self.index(id, fx);
     }
 
     /// Ends the claim of a task that its session did not end itself. The task is still to be moved.
@@ -276,7 +272,7 @@ impl Tasks {
 
     /// Wakes everybody who waits for anything.
     pub(in crate::memory) fn wake_all(&mut self, fx: &mut Effects) {
-        fx.wake(self.queues.wake_all(|_| true));
+        fx.wake(self.queues.wake_all());
         let watchers = std::mem::take(&mut self.watchers);
         fx.wake(watchers.into_values().flat_map(|mut list| list.all(|_| true)));
     }
@@ -291,6 +287,3 @@ fn record(operation: &'static str, id: TaskId) -> Record {
 fn named(name: &SwarmId) -> Text {
     name.to_text()
 }
-
-/// How many of each thing there are, by its name.
-type Tally<K> = BTreeMap<K, usize>;

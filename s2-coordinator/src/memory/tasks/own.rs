@@ -60,15 +60,15 @@ impl OwnQueues {
         self.of.get(session).map_or(0, |own| own.len)
     }
 
-    /// The first task in the own queue of a session that it may do and does not skip, and its class.
+    /// The first task in the own queue of a session that it may do and does not skip.
     pub(super) fn first(
         &self,
         session: &SwarmId,
         may: impl Fn(ClassId) -> bool,
         skip: impl Fn(TaskId) -> bool,
-    ) -> Option<(Place, ClassId)> {
+    ) -> Option<Place> {
         let classes = self.of.get(session)?.classes.iter().filter(|(class, _)| may(**class));
-        classes.filter_map(|(class, queue)| Some((*queue.ready.iter().find(|it| !skip(it.task))?, *class))).min()
+        classes.filter_map(|(_, queue)| queue.ready.iter().copied().find(|place| !skip(place.task))).min()
     }
 
     /// How many tasks of a class come before one in the own queue of a session, counted up to `most`.

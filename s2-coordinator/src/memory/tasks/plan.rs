@@ -7,9 +7,9 @@ use crate::dependency::{OnFailure, TaskId, TaskRef};
 use crate::error::Error;
 use crate::invalid::Invalid;
 use crate::limits::{Limits, check};
-use crate::memory::tasks::{Tally, Tasks};
+use crate::memory::tasks::Tasks;
 use crate::name::IdempotencyKey;
-use crate::task::NewTask;
+use crate::new_task::NewTask;
 
 /// What a task of a batch waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Tasks {
         // If they follow from a task, that one makes room.
         let requires: Vec<_> = new().map(|(nth, _)| &tasks[nth].requires).collect();
         self.check_room(&requires, usize::from(ends), limits)?;
-        let mut children = Tally::new();
+        let mut children: HashMap<TaskId, usize> = HashMap::new();
         for (nth, plan) in new() {
             let what = || format!("task {nth} ({})", tasks[nth].kind);
             check("depth", what, plan.depth as usize, limits.depth as usize)?;
@@ -107,7 +107,7 @@ impl Tasks {
                 };
             }
             if let Some(&first) = firsts.get(key) {
-                return if task.is_same(&tasks[first]) {
+                return if task.asks() == tasks[first].asks() {
                     Ok(Planned::Same(first))
                 } else {
                     let reason = format!("tasks {first} and {nth} of the batch have it and ask for different things");

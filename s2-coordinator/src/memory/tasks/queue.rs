@@ -16,7 +16,7 @@ use crate::order::OrderKey;
 /// Where a task stands: by key, then by the chain that waits for it, then by sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
-    pub(super) key: OrderKey,
+    key: OrderKey,
     /// Longer chains first.
     path: u32,
     pub(super) task: TaskId,
@@ -34,10 +34,10 @@ pub(super) type KindId = usize;
 /// Tasks with the same requirements.
 #[derive(Debug)]
 pub(super) struct Class {
-    pub(super) requires: Capabilities,
+    requires: Capabilities,
     pub(super) ready: BTreeSet<Place>,
     /// Who may do them.
-    pub(super) kinds: BTreeSet<KindId>,
+    kinds: BTreeSet<KindId>,
     /// How many tasks of it are not finished.
     tasks: usize,
 }
@@ -46,7 +46,7 @@ pub(super) struct Class {
 #[derive(Debug)]
 pub(super) struct Kind {
     offers: Capabilities,
-    pub(super) sessions: usize,
+    sessions: usize,
     pub(super) waiting: WaitList,
     /// The classes with something to do, by where their first task stands, or before.
     heads: BTreeSet<(Place, ClassId)>,
@@ -211,23 +211,20 @@ impl Queues {
         }
     }
 
-    /// The first task that a kind may do and that is not skipped, and its class.
-    pub(super) fn first(&mut self, kind: KindId, skip: Option<&dyn Fn(TaskId) -> bool>) -> Option<(Place, ClassId)> {
+    /// The first task that a kind may do and that is not skipped.
+    pub(super) fn first(&mut self, kind: KindId, skip: Option<&dyn Fn(TaskId) -> bool>) -> Option<Place> {
         let (state, classes) = (self.kinds.get_mut(&kind)?, &self.classes);
-        loop {
+        let first = loop {
             let &(bound, id) = state.heads.first()?;
             let first = classes.get(&id).and_then(|class| class.ready.first().copied());
             if first == Some(bound) {
-                break;
+                break bound;
             }
             state.set(id, first);
-        }
-        let Some(skip) = skip else { return state.heads.first().copied() };
-        let firsts = state.heads.iter().filter_map(|&(_, id)| {
-            let place = classes.get(&id)?.ready.iter().find(|place| !skip(place.task))?;
-            Some((*place, id))
-        });
-        firsts.min()
+        };
+        let Some(skip) = skip else { return Some(first) };
+        let ready = state.heads.iter().filter_map(|(_, id)| classes.get(id));
+        ready.filter_map(|class| class.ready.iter().copied().find(|place| !skip(place.task))).min()
     }
 
     /// Queues a waiting claim of a session.
@@ -265,9 +262,9 @@ impl Queues {
         wakers
     }
 
-    /// Takes the waiting claims of the sessions that qualify out of all queues, to be woken.
-    pub(super) fn wake_all(&mut self, qualifies: impl Fn(u64) -> bool) -> Vec<Waker> {
-        self.kinds.values_mut().flat_map(|kind| kind.waiting.all(&qualifies)).collect()
+    /// Takes all waiting claims out of all queues, to be woken.
+    pub(super) fn wake_all(&mut self) -> Vec<Waker> {
+        self.kinds.values_mut().flat_map(|kind| kind.waiting.all(|_| true)).collect()
     }
 
     /// The longest waiter that qualifies.

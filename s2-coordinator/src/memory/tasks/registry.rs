@@ -40,6 +40,7 @@ impl Tasks {
         let name = &incarnation.session;
         fx.journal(entry("left", name).with("incarnation", incarnation.number));
         self.part(&session, None, fx);
+        self.chores.push_back(Chore::Sift(name.clone()));
         true
     }
 
@@ -68,7 +69,6 @@ impl Tasks {
         }
         let resumable = session.resumable.iter().map(|place| &place.task);
         self.chores.extend(session.blocked.iter().chain(resumable).map(|task| Chore::Desert(*task)));
-        self.chores.push_back(Chore::Sift(session.incarnation.session.clone()));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::capability::Capabilities;
 use crate::dependency::{OnFailure, TaskId};
 use crate::ending::{Ended, Ending};
 use crate::error::Error;
@@ -79,6 +80,8 @@ pub(super) struct Blocked {
     /// The claim that was ended by blocking.
     pub(super) token: Token,
     pub(super) reason: Text,
+    /// What one must be capable of to help.
+    pub(super) requires: Capabilities,
     pub(super) awaited: bool,
 }
 

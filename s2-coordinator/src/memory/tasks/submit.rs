@@ -8,9 +8,10 @@ use crate::memory::effects::Effects;
 use crate::memory::tasks::plan::{Plan, Planned, Target};
 use crate::memory::tasks::slot::{Slot, State};
 use crate::memory::tasks::{Tasks, Timer, record};
+use crate::new_task::NewTask;
 use crate::order::OrderKey;
 use crate::outcome::{Cause, Outcome};
-use crate::task::{Accepted, NewTask, Submitted, Task, TaskState};
+use crate::task::{Accepted, Submitted, Task, TaskState};
 
 /// What a task does because of one that it was to wait for and that is over.
 #[derive(Clone, Copy, Debug)]
