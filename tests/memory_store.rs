@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use s2_coordinator::{
-    Config, DeadLetters, Error, EventBus, EventBusExt, EventType, GroupName, Inbox, Journal, ManualClock, MemoryStore,
-    NewEscalation, NewEvent, Position, Record, Retention, Start, Subject, Subscribe, SwarmId, Topic,
+    Completion, Config, DeadLetters, Ending, Error, EventBus, EventBusExt, EventType, GroupName, Inbox, Journal,
+    Leases, ManualClock, MemoryStore, NewEscalation, NewEvent, NewTask, OrderKey, Position, Profile, Record, Retention,
+    Scheduler, SchedulerExt, Start, Subject, Subscribe, SwarmId, TaskKind, TaskState, Topic,
 };
 use s2_tests::{MemoryFleet, START};
 use tokio::runtime::{Builder, Runtime};
@@ -46,6 +47,88 @@ fn without_a_runtime_waiting_is_refused_and_the_rest_works() {
     assert!(matches!(poll_once(bus.tail(&TOPIC, Start::Now)), Some(Err(Error::NoRuntime))));
     assert!(matches!(poll_once(bus.publish_one(&event())), Some(Ok(_))));
     assert!(matches!(poll_once(bus.read(&TOPIC, Start::Beginning, 1)), Some(Ok(page)) if page.items.len() == 1));
+}
+
+#[test]
+fn without_a_runtime_nothing_is_claimed_that_could_not_be_guarded() {
+    let scheduler = MemoryStore::new().scheduler();
+    let task = NewTask::new(TaskKind::from_static("test"), SwarmId::from_static("test"));
+    let id = poll_once(scheduler.submit_one(&task)).expect("at once").expect("submitted").id;
+    let session =
+        poll_once(scheduler.join(&Profile::new(SwarmId::from_static("one")))).expect("at once").expect("joined");
+    assert!(matches!(poll_once(session.claim()), Some(Err(Error::NoRuntime))));
+    assert!(matches!(poll_once(session.try_claim()), Some(Err(Error::NoRuntime))));
+    assert!(matches!(poll_once(scheduler.wait(id)), Some(Err(Error::NoRuntime))));
+    let state = || poll_once(scheduler.task(id)).expect("at once").expect("a task").state;
+    assert_eq!(state(), TaskState::Ready);
+    // Who renews for itself needs none.
+    let granted = poll_once(scheduler.take(&session.request(1))).expect("at once").expect("granted");
+    let done = vec![(granted[0].lease, Ending::Complete(Completion::new()))];
+    assert!(poll_once(scheduler.end(done, None)).expect("at once").expect("no error").ended[0].is_ok());
+    assert_eq!(state(), TaskState::Done);
+}
+
+/// A fleet in memory keeps nothing when it ends, and yet no token of the next is one of the last.
+#[tokio::test]
+async fn tokens_and_numbers_rise_from_one_fleet_to_the_next() {
+    let mut last = 0;
+    for _ in 0..20 {
+        let scheduler = MemoryStore::new().scheduler();
+        let task = NewTask::new(TaskKind::from_static("test"), SwarmId::from_static("test"));
+        let ids = scheduler.submit(&vec![task; 10]).await.expect("submitted");
+        let session = scheduler.join(&Profile::new(SwarmId::from_static("one"))).await.expect("joined");
+        let numbers = ids.iter().map(|task| task.id.get()).chain([session.incarnation().number]);
+        let granted = scheduler.take(&session.request(10)).await.expect("granted");
+        let numbers: Vec<u64> = numbers.chain(granted.iter().map(|grant| grant.lease.token.get())).collect();
+        assert!(numbers.is_sorted_by(|one, other| one < other) && numbers[0] > last, "{last}, then {numbers:?}");
+        last = *numbers.last().expect("numbers");
+        // Faster than a number a microsecond, the next life of a fleet would have to wait.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_starts_later_wakes_whoever_waits_and_never_early() {
+    let store = MemoryStore::new();
+    let scheduler = store.scheduler();
+    let session = scheduler.join(&Profile::new(SwarmId::from_static("one"))).await.expect("joined");
+    let mut late = Duration::ZERO;
+    for delay in [5, 20, 1, 35, 10] {
+        let task = NewTask::new(TaskKind::from_static("test"), SwarmId::from_static("test"));
+        scheduler.submit_one(&task.with_start(Duration::from_millis(delay))).await.expect("submitted");
+        let held = session.claim().await.expect("no error").expect("open");
+        let now = store.clock().now();
+        assert!(now >= held.task.start, "{now} is before {}", held.task.start);
+        late = late.max(now.since(held.task.start));
+        held.complete(Completion::new()).await.expect("completed");
+    }
+    println!("late by {late:?} at most");
+    assert!(late < Duration::from_secs(5), "the goal is 50 ms, but the machine may be busy: {late:?}");
+}
+
+type Setting = fn(&mut Config);
+
+#[test]
+fn a_setting_that_makes_no_sense_is_refused_and_named() {
+    let settings: [(&str, Setting); 8] = [
+        ("priority step", |config| config.priority_step = Duration::from_secs(400 * 24 * 60 * 60)),
+        ("lease", |config| config.lease = Duration::ZERO),
+        ("a lease in ms", |config| config.lease = Duration::from_secs(25 * 60 * 60)),
+        ("attempts", |config| config.attempts = 0),
+        ("the setting attempts", |config| config.attempts = 101),
+        ("limits.tasks", |config| config.limits.tasks = 0),
+        ("limits.classes", |config| config.limits.classes = 0),
+        ("limits.sessions", |config| config.limits.sessions = 0),
+    ];
+    for (named, set) in settings {
+        let mut config = Config::default();
+        set(&mut config);
+        let refused = MemoryStore::builder().with_config(config).build().expect_err(named);
+        assert!(refused.to_string().contains(named), "{named}: {refused}");
+    }
+    let mut strict = Config::default();
+    strict.priority_step = OrderKey::STRICT;
+    assert!(MemoryStore::builder().with_config(strict).build().is_ok());
 }
 
 #[test]
