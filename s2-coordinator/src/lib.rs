@@ -2,7 +2,7 @@
 //!
 //! S² (Swarm of Swarms) coordinates fleets of agent sessions that work in parallel. This crate holds its vocabulary,
 //! the contracts of [`EventBus`], [`Scheduler`], [`Journal`] and [`Inbox`], and two stores: [`MemoryStore`] in one process, which
-//! has them all, and, with the feature `redis`, `RedisStore` on a Redis server, over many, which has no scheduler yet.
+//! has them all, and, with the feature `redis`, `RedisStore` on a Redis server, over many.
 //!
 //! ```
 //! use s2_coordinator::{EventBus, EventBusExt, EventType, GroupName, MemoryStore, NewEvent, Subscribe, SwarmId, Topic};
@@ -121,7 +121,7 @@ pub use page::Page;
 pub use priority::Priority;
 pub use random::Random;
 #[cfg(feature = "redis")]
-pub use redis::{RedisBus, RedisInbox, RedisJournal, RedisStore, RedisStoreBuilder, Reply, Script};
+pub use redis::{RedisBus, RedisInbox, RedisJournal, RedisScheduler, RedisStore, RedisStoreBuilder, Reply, Script};
 pub use registry::{Profile, SessionInfo, Stats, Tasks};
 pub use scheduler::{EndedAll, Leases, Scheduler, TaskPage};
 pub use session::{SchedulerExt, Session};

@@ -55,6 +55,8 @@ pub struct Limits {
     pub tags: usize,
     /// Tasks that one task depends on, or waits for when it is blocked: 500.
     pub dependencies: usize,
+    /// Tasks that those of one batch wait for, counted together: 5,000.
+    pub edges: usize,
     /// How deep parts of tasks may nest: 16.
     pub depth: u32,
     /// Parts that one task may have, over its life: 100.
@@ -91,6 +93,7 @@ impl Default for Limits {
             capabilities: 64,
             tags: 16,
             dependencies: 500,
+            edges: 5_000,
             depth: 16,
             children: 100,
             attempts: 100,
@@ -136,6 +139,8 @@ impl Limits {
     /// [`Error::LimitExceeded`] or [`Error::Invalid`] that names the task and what is wrong with it.
     pub fn check_tasks(&self, tasks: &[NewTask]) -> Result<(), Error> {
         check("batch", || "a batch of tasks".into(), tasks.len(), self.batch)?;
+        let edges = tasks.iter().map(|task| task.after.len()).sum();
+        check("edges", || "the dependencies of a batch of tasks".into(), edges, self.edges)?;
         tasks.iter().enumerate().try_for_each(|(nth, task)| self.check_task(nth, task))
     }
 

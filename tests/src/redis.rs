@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use s2_coordinator::conformance::{Backend, Fleet, Guarantee};
-use s2_coordinator::{Config, EventBus, Inbox, Journal, ManualClock, RedisStore, SwarmId};
+use s2_coordinator::conformance::{Backend, Fleet};
+use s2_coordinator::{Config, EventBus, Inbox, Journal, ManualClock, RedisStore, Scheduler, SwarmId};
 
 use crate::START;
 use crate::servers::RedisServer;
@@ -77,19 +77,16 @@ impl Backend for Redis {
     async fn fleet(&self, config: Config) -> Box<dyn Fleet> {
         Box::new(RedisFleet::new(&self.server, config).await)
     }
-
-    fn guarantees(&self) -> &[Guarantee] {
-        // Everything else.
-        let (last, others) = Guarantee::ALL.split_last().expect("there are some");
-        assert_eq!(*last, Guarantee::Scheduler);
-        others
-    }
 }
 
 #[async_trait]
 impl Fleet for RedisFleet {
     fn bus(&self) -> Arc<dyn EventBus> {
         Arc::new(self.store.bus())
+    }
+
+    fn scheduler(&self) -> Option<Arc<dyn Scheduler>> {
+        Some(Arc::new(self.store.scheduler()))
     }
 
     fn inbox(&self) -> Option<Arc<dyn Inbox>> {

@@ -104,7 +104,10 @@ async fn run_one(case: &Case, given: Given) -> Result<(), String> {
             task.abort();
             Err(format!("hangs: not done after {HANGS:?}"))
         }
-        Ok(Ok(outcome)) => outcome.map_err(|error| format!("{}: {error}", error.code())),
+        Ok(Ok(outcome)) => outcome.map_err(|error| {
+            let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
+            causes.fold(format!("{}: {error}", error.code()), |text, cause| format!("{text}: {cause}"))
+        }),
         Ok(Err(failed)) => match failed.try_into_panic() {
             Err(cancelled) => Err(cancelled.to_string()),
             Ok(panic) => Err(panic

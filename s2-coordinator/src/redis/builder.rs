@@ -136,7 +136,9 @@ impl RedisStoreBuilder {
         let store = RedisStore { shared: Arc::new(Shared::new(fleet, start, link, post)) };
         keeper::ensure(&store.shared)?;
         store.shared.link.connect().await?;
-        store.call_again(BEAT).answer().await?;
+        let mut call = store.call_again(BEAT);
+        call.number(0);
+        call.answer().await?;
         Ok(store)
     }
 }

@@ -157,6 +157,12 @@ pub(super) fn published(answers: &Reply, ids: &[EventId]) -> Option<Vec<Publishe
     (answers.len() == ids.len()).then(|| answers.iter().zip(ids).map(one).collect())?
 }
 
+/// An event that a settlement or the end of a claim has published: id, position, whether it was there already.
+pub(super) fn one_published(reply: &Reply) -> Option<Published> {
+    let position = Position::new(reply.get(1)?.as_u64()?);
+    Some(Published { id: event_id(reply.get(0)?)?, position, duplicate: reply.get(2)?.as_u64()? == 1 })
+}
+
 /// The 16 bytes of an id.
 pub(super) fn event_id(reply: &Reply) -> Option<EventId> {
     let bytes: [u8; 16] = reply.as_bytes()?[..].try_into().ok()?;

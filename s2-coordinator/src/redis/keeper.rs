@@ -31,6 +31,7 @@ pub(super) fn ensure(shared: &Arc<Shared>) -> Result<(), Error> {
     if !shared.keeps.swap(true, Ordering::AcqRel) {
         // Made here, not in the task: a runtime that ends may drop the task before its first poll.
         runtime.spawn(keep(Running(Arc::downgrade(shared))));
+        *shared.runtime.lock().unwrap_or_else(PoisonError::into_inner) = Some(runtime);
     }
     Ok(())
 }
@@ -81,6 +82,9 @@ async fn everything_is_there(shared: &Shared) -> bool {
         let incarnation = member.incarnation.load(Ordering::Acquire);
         keys.push(format!("g:{incarnation}"));
     }
+    if has_sessions(shared) {
+        keys.push("tasks".to_owned());
+    }
     keys.len() == 1 || shared.count(&keys).await == Some(keys.len())
 }
 
@@ -98,6 +102,7 @@ async fn beat(shared: &Arc<Shared>, epoch: &mut Option<u64>) -> Result<(), Error
     shared.link.close(shared.post.broken()).await;
     let mut call = shared.call_again(BEAT);
     let asked = Instant::now();
+    call.number(u8::from(has_sessions(shared)));
     for member in samples(shared).values() {
         call.number(member.incarnation.load(Ordering::Acquire));
         call.number(member.consumer.load(Ordering::Acquire));
@@ -116,6 +121,10 @@ async fn beat(shared: &Arc<Shared>, epoch: &mut Option<u64>) -> Result<(), Error
     *shared.read.lock().unwrap_or_else(PoisonError::into_inner) = Some((asked, Timestamp::from_micros(number(4))));
     shared.arm(Timestamp::from_micros(number(2)));
     Ok(())
+}
+
+fn has_sessions(shared: &Shared) -> bool {
+    !shared.sessions.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
 }
 
 /// One consumer of each group, preferably one that waits.

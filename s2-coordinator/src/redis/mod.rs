@@ -16,6 +16,7 @@ mod post;
 mod link;
 // What events and letters look like there.
 mod codec;
+mod task;
 // The fleet.
 mod store;
 mod read;
@@ -28,11 +29,16 @@ mod settle;
 mod subscription;
 mod tail;
 mod bus;
+mod refusal;
+mod ending;
+mod claim;
+mod scheduler;
 
 pub use builder::RedisStoreBuilder;
 pub use bus::RedisBus;
 pub use inbox::RedisInbox;
 pub use journal::RedisJournal;
 pub use reply::Reply;
+pub use scheduler::RedisScheduler;
 pub use script::Script;
 pub use store::RedisStore;

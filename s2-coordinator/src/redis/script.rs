@@ -18,17 +18,27 @@ pub struct Script {
     body: &'static str,
     /// Whether it runs although the server has no memory left: it frees some.
     frees: bool,
+    /// Whether it is about tasks, and so sees the part of the prelude that is.
+    about_tasks: bool,
 }
 
 impl Script {
     /// A script of this name, for errors and logs, with this body.
     #[must_use]
     pub const fn new(name: &'static str, body: &'static str) -> Self {
-        Self { name, body, frees: false }
+        Self { name, body, frees: false, about_tasks: false }
     }
 
     pub(super) const fn frees(name: &'static str, body: &'static str) -> Self {
-        Self { name, body, frees: true }
+        Self { name, body, frees: true, about_tasks: false }
+    }
+
+    pub(super) const fn about_tasks(name: &'static str, body: &'static str) -> Self {
+        Self { name, body, frees: false, about_tasks: true }
+    }
+
+    pub(super) const fn frees_tasks(name: &'static str, body: &'static str) -> Self {
+        Self { name, body, frees: true, about_tasks: true }
     }
 
     /// Its name.
@@ -39,6 +49,16 @@ impl Script {
 
     pub(super) const fn body(&self) -> &'static str {
         self.body
+    }
+
+    /// Its part of a library, which makes it a step.
+    fn register(&self, step: &str) -> String {
+        let Self { name, body, frees, .. } = self;
+        let flags = if *frees { "'allow-oom'" } else { "" };
+        format!(
+            "(function()\n{body}\nredis.register_function {{ function_name = LIBRARY .. '_{name}', callback = {step}(verb), \
+             flags = {{ {flags} }} }}\nend)();\n"
+        )
     }
 }
 
@@ -52,14 +72,13 @@ pub(super) struct Library {
 impl Library {
     pub(super) fn new(scripts: impl Iterator<Item = &'static Script>) -> Self {
         let settings = numbers(&Config::default(), Duration::ZERO).map(|(name, _)| name).join("', '");
-        let mut source = format!("local SETTINGS = {{ '{settings}' }}\n{}", PRELUDE.join("\n"));
-        for Script { name, body, frees } in scripts {
-            let flags = if *frees { "'allow-oom'" } else { "" };
-            source.push_str(&format!(
-                "\ndo\n{body}\nredis.register_function {{ function_name = LIBRARY .. '_{name}', callback = step(verb), \
-                 flags = {{ {flags} }} }}\nend\n"
-            ));
-        }
+        let mut source = format!("local SETTINGS = {{ '{settings}' }}\n{}\n", PRELUDE.join("\n"));
+        // A function may have 200 locals: what is about tasks is in one of its own.
+        let (about_tasks, others): (Vec<_>, Vec<_>) = scripts.partition(|script| script.about_tasks);
+        source.push_str(&format!("(function()\n{}\n", TASKS.join("\n")));
+        about_tasks.into_iter().for_each(|script| source.push_str(&script.register("task_step")));
+        source.push_str("end)();\n");
+        others.into_iter().for_each(|script| source.push_str(&script.register("step")));
         let hash = Sha256::digest(&source);
         let name = hash[..8].iter().fold("s2_".to_owned(), |name, byte| format!("{name}{byte:02x}"));
         Self { source: format!("#!lua name={name}\nlocal LIBRARY = '{name}'\n{source}"), name }
@@ -85,8 +104,21 @@ const PRELUDE: [&str; 11] = [
     include_str!("lua/prelude/finish.lua"),
 ];
 
+const TASKS: [&str; 10] = [
+    include_str!("lua/tasks/task.lua"),
+    include_str!("lua/tasks/queue.lua"),
+    include_str!("lua/tasks/own.lua"),
+    include_str!("lua/tasks/session.lua"),
+    include_str!("lua/tasks/flow.lua"),
+    include_str!("lua/tasks/submit.lua"),
+    include_str!("lua/tasks/claim.lua"),
+    include_str!("lua/tasks/ending.lua"),
+    include_str!("lua/tasks/look.lua"),
+    include_str!("lua/tasks/time.lua"),
+];
+
 /// The settings in the order in which each call says them: times in µs, sizes in bytes.
-fn numbers(config: &Config, gone_after: Duration) -> [(&'static str, Option<u64>); 16] {
+fn numbers(config: &Config, gone_after: Duration) -> [(&'static str, Option<u64>); 28] {
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let limits = &config.limits;
     [
@@ -106,6 +138,18 @@ fn numbers(config: &Config, gone_after: Duration) -> [(&'static str, Option<u64>
         ("groups", Some(limits.groups as u64)),
         ("escalations", Some(limits.escalations as u64)),
         ("settles", Some(limits.settles)),
+        ("priority_step", Some(micros(config.priority_step))),
+        ("critical_path", Some(config.critical_path.into())),
+        ("steal_above", Some(config.steal_above as u64)),
+        ("resume_window", Some(micros(config.resume_window))),
+        ("finished_bytes", Some(config.finished.bytes)),
+        ("finished_age", config.finished.age.map(micros)),
+        ("tasks", Some(limits.tasks as u64)),
+        ("classes", Some(limits.classes as u64)),
+        ("sessions", Some(limits.sessions as u64)),
+        ("depth", Some(limits.depth.into())),
+        ("children", Some(limits.children as u64)),
+        ("leases", Some(limits.leases as u64)),
     ]
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::dead_letter::DeadLetterId;
 use crate::error::Error;
-use crate::event::{Fingerprint, Position, Published};
+use crate::event::{Fingerprint, Position};
 use crate::limits::check;
 use crate::redis::codec;
 use crate::redis::publish::refusal;
@@ -92,8 +92,7 @@ impl RedisStore {
             Settlement::Nack { delay, reason } => {
                 call.arg("nack");
                 call.arg(delay.map(|delay| delay.as_micros().to_string()).unwrap_or_default());
-                let random = self.random().bits() as u32;
-                call.number(random);
+                call.random();
                 call.number(u8::from(reason.is_some()));
                 call.arg(reason.as_deref().unwrap_or_default());
             }
@@ -112,7 +111,8 @@ impl RedisStore {
             Some("acked") => Ok(Settled::Acked),
             Some("committed") => {
                 let published = answer.get(1).and_then(Reply::as_list);
-                let published = published.and_then(|list| list.iter().map(output).collect::<Option<Vec<_>>>());
+                let published =
+                    published.and_then(|list| list.iter().map(codec::one_published).collect::<Option<Vec<_>>>());
                 published.map(|published| Settled::Committed(published.into())).ok_or_else(unexpected)
             }
             Some("retrying") => Ok(Settled::Retrying(Timestamp::from_micros(number()?))),
@@ -174,13 +174,4 @@ fn write_recipient(call: &mut Call<'_>, recipient: &Recipient) {
     call.arg(recipient.group.as_str());
     call.number(recipient.incarnation);
     call.number(recipient.consumer);
-}
-
-/// One output of a commit: id, position, whether it was there already.
-fn output(reply: &Reply) -> Option<Published> {
-    Some(Published {
-        id: codec::event_id(reply.get(0)?)?,
-        position: Position::new(reply.get(1)?.as_u64()?),
-        duplicate: reply.get(2)?.as_u64()? == 1,
-    })
 }

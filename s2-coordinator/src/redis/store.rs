@@ -1,12 +1,13 @@
 //! One fleet on a Redis server, as one process sees it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::Cmd;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -41,6 +42,10 @@ pub(super) struct Shared {
     pub(super) clock: Option<Arc<dyn Clock>>,
     /// Which handles of this process wait in which groups.
     pub(super) members: Mutex<HashMap<u64, Arc<Membership>>>,
+    /// The sessions that entered here and have not left.
+    pub(super) sessions: Mutex<HashSet<u64>>,
+    /// Where the keeper runs.
+    pub(super) runtime: Mutex<Option<Handle>>,
     /// When something is due next, as far as this process knows, by the clock of the fleet.
     pub(super) due: Mutex<Timestamp>,
     pub(super) rearm: Arc<Notify>,
@@ -161,6 +166,25 @@ impl RedisStore {
         self.shared.begin(script, &[], Some(Lane::take(&self.shared)))
     }
 
+    /// Runs a call about tasks. Its answer says when something is due next, and this process sees to it.
+    pub(super) async fn task_call(&self, call: Call<'_>) -> Result<Reply, Error> {
+        let answer = call.answer().await?;
+        if let (Some("ok" | "waits"), Some(due)) =
+            (answer.get(0).and_then(Reply::as_str), answer.get(2).and_then(Reply::as_u64))
+        {
+            self.arm(Timestamp::from_micros(due));
+        }
+        Ok(answer)
+    }
+
+    /// Does something that nobody waits for: here, or where the keeper runs.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let keeper = || self.shared.runtime.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(runtime) = Handle::try_current().ok().or_else(keeper) {
+            runtime.spawn(work);
+        }
+    }
+
     /// Something is due at `at`: this process sees to it.
     pub(super) fn arm(&self, at: Timestamp) {
         self.shared.arm(at);
@@ -176,6 +200,8 @@ impl Shared {
             config,
             clock,
             members: Mutex::default(),
+            sessions: Mutex::default(),
+            runtime: Mutex::default(),
             due: Mutex::new(Timestamp::MAX),
             rearm: Arc::new(Notify::new()),
             beat_every: LONGEST_BEAT.min(gone_after / 2),
@@ -249,6 +275,12 @@ impl Call<'_> {
     /// Adds a number.
     pub(super) fn number(&mut self, number: impl fmt::Display) {
         self.command.arg(number.to_string());
+    }
+
+    /// Adds a number below 2^32 for jitter.
+    pub(super) fn random(&mut self) {
+        let random = self.shared.random.lock().unwrap_or_else(PoisonError::into_inner).bits() as u32;
+        self.number(random);
     }
 
     /// Runs it until everything that was due is done, and answers with what the verb said.

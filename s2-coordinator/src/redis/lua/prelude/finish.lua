@@ -1,6 +1,7 @@
 -- The end of a step: what was changed is written, and the answer is remembered where it is asked for.
 
 local function save()
+  tasks.save()
   for _, group in pairs(groups) do
     if group then
       if group.queue ~= '' and topics[group.topic] then

@@ -36,6 +36,8 @@ local memory, remembered = {}, 0
 local known
 -- Whether the last step came to its end: one that failed leaves what the server does not hold.
 local finished = true
+-- The part of a step that is about tasks: how it begins, what it does with time, how it ends.
+local tasks = {}
 
 -- The numbers of the fleet: the time of the last step that changed them, when something is due, the last number, letter and
 -- escalation that were given, topics, the highest end of those that were forgotten, the journal, and when all this began.
@@ -64,6 +66,13 @@ local function at_most(a, b)
   return a < b and a or b
 end
 
+-- How long to wait after so many attempts: doubling, of which the upper half is random.
+local function backoff(attempts, random)
+  local full = at_most(C.backoff_base * 2 ^ at_most(attempts - 1, 31), C.backoff_max)
+  local half = math.floor(full / 2)
+  return half + math.floor((full - half) * random / 4294967296)
+end
+
 -- Settings that were read before, by their text.
 local settings = {}
 
@@ -87,6 +96,9 @@ end
 
 -- Forgets what was read before, lest it grows for ever.
 local function recall()
+  if not finished then
+    tasks.forget()
+  end
   if not finished or remembered > 500 then
     memory, remembered, callers = {}, 0, {}
   end
@@ -120,6 +132,7 @@ local function begin(keys, args)
   recall()
   CALLER = callers[CHANNEL] or name_caller(CHANNEL)
   M, topics, groups, published, budget = known.meta, {}, {}, {}, 500
+  tasks.begin()
   local meta = call('HMGET', P .. 'meta', 'layout', 'state')
   if meta[1] and meta[1] ~= LAYOUT then
     return { 'layout', meta[1] }
@@ -277,18 +290,12 @@ local function trim_journal()
   return oldest_at and oldest_at + C.journal_age
 end
 
--- Keeps a record of what this step changes: component, operation, subject, params as {name, value, …}, severity, trace.
-local function journal(record)
-  local params = {}
-  for nth = 1, #record.params, 2 do
-    params[#params + 1] = cjson.encode(record.params[nth]) .. ':' .. quoted(record.params[nth + 1])
-  end
-  local trace = record.trace and record.trace ~= '' and ',"trace":' .. cjson.encode(record.trace) or ''
-  append_entry('{"component":' .. cjson.encode(record.component) .. ',"operation":' .. cjson.encode(record.operation) ..
-    ',"subject":' .. cjson.encode(record.subject) .. ',"params":{' .. table.concat(params, ',') ..
-    '},"severity":"' .. (record.severity or 'INFO') .. '"' .. trace .. '}')
-  if C.journal_age then
+-- Keeps an entry, said in JSON.
+local function record(json)
+  append_entry(json)
+  if C.journal_age and not known.journal_armed then
     arm('journal', now + C.journal_age)
+    known.journal_armed = true
   end
   if M.bytes > C.journal_bytes then
     trim_journal()
@@ -298,4 +305,16 @@ local function journal(record)
     wake_tails('s2.journal')
   end
   return M.next - 1
+end
+
+-- Keeps a record of what this step changes: component, operation, subject, params as {name, value, …}, severity, trace.
+local function journal(entry)
+  local params = {}
+  for nth = 1, #entry.params, 2 do
+    params[#params + 1] = cjson.encode(entry.params[nth]) .. ':' .. quoted(entry.params[nth + 1])
+  end
+  local trace = entry.trace and entry.trace ~= '' and ',"trace":' .. cjson.encode(entry.trace) or ''
+  return record('{"component":' .. cjson.encode(entry.component) .. ',"operation":' .. cjson.encode(entry.operation) ..
+    ',"subject":' .. cjson.encode(entry.subject) .. ',"params":{' .. table.concat(params, ',') ..
+    '},"severity":"' .. (entry.severity or 'INFO') .. '"' .. trace .. '}')
 end

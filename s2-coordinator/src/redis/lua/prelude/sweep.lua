@@ -86,7 +86,8 @@ local function sweep_process(process)
     call('SREM', P .. 'pc:' .. process, each)
     budget = budget - 1
   end
-  return #consumers > 0 and now or nil
+  local more = tasks.leave(process)
+  return (more or #consumers > 0) and now or nil
 end
 
 local function sweep_redriven()
@@ -121,8 +122,11 @@ local function catch_up()
       local name, due = string.sub(item, 3), nil
       if item == 'journal' then
         due = trim_journal()
+        known.journal_armed = due ~= nil
       elseif item == 'redriven' then
         due = sweep_redriven()
+      elseif item == 'tasks' then
+        due = tasks.sweep()
       elseif string.sub(item, 1, 2) == 'p:' then
         due = sweep_process(name)
       else

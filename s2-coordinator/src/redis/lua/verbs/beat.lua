@@ -1,15 +1,15 @@
--- beat (<incarnation> <consumer> <waits>)*: a sign of life. Answers with the epoch of the fleet, when something is due, which
+-- beat <1 if it has sessions> (<incarnation> <consumer> <waits>)*: a sign of life. Answers with the epoch of the fleet, when something is due, which
 -- of the groups are not as the process believes, and the time.
 local function verb()
   local wrong = {}
-  for place = 5, #ARGV, 3 do
+  for place = 6, #ARGV, 3 do
     local group = find_group(tonumber(ARGV[place]), tonumber(ARGV[place + 1]))
     local member = group and find_member(group, tonumber(ARGV[place + 1]))
     if not member or member.gone or ARGV[place + 2] == '1' and not member.wait then
       wrong[#wrong + 1] = tonumber(ARGV[place])
     end
   end
-  if #ARGV > 4 then
+  if #ARGV > 5 or ARGV[5] == '1' then
     show_life()
   end
   keep_answers()

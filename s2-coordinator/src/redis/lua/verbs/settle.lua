@@ -3,12 +3,6 @@
 -- The verbs: `ack`; `commit <said> <n> <events>`; `nack <delay> <random> <has reason> <reason>`, where the delay may be
 -- empty; `dead <reason>`; `acks <count>`, for so many positions in a row.
 
-local function backoff(attempts, random)
-  local full = at_most(C.backoff_base * 2 ^ at_most(attempts - 1, 31), C.backoff_max)
-  local half = math.floor(full / 2)
-  return half + math.floor((full - half) * random / 4294967296)
-end
-
 local function finish(topic, group, cell, state)
   unindex(group, cell)
   forgive(group, cell)

@@ -1,0 +1,253 @@
+-- Handing tasks out.
+
+-- What the other parts use of it.
+local describe_grant, lease_end, grant, claim_tasks, hand_out
+
+do
+
+-- A task in the hands of a session, as it is told: number, terms, text, what it was to come after, attempt, token, deadline, until
+-- when at the longest or 0, what it has waited for.
+function describe_grant(rec)
+  return {
+    rec.id, rec.terms, read(rec.name16 .. 'd') or '', has(rec, FLAG.after) and read(rec.name16 .. 'f') or '', rec.failures + 1,
+    rec.token, rec.till, terms_of(rec).timeout > 0 and rec.started + rec.timeout or 0,
+    has(rec, FLAG.answers) and read(rec.name16 .. 'a') or '',
+  }
+end
+
+-- When a lease ends that is granted or renewed now.
+function lease_end(rec)
+  local ends = at_most(now + terms_of(rec).lease, NEVER)
+  return rec.timeout > 0 and at_most(ends, rec.started + rec.timeout) or ends
+end
+
+-- Gives a task to a session, which perhaps resumes a claim that was ended by blocking.
+function grant(rec, session, resumes)
+  local token = number()
+  note('claimed', rec, '"session":"' .. session.name .. '","token":' .. int(token) .. ',"attempt":' ..
+    int(rec.failures + 1), nil, true)
+  move(rec, CLAIMED, function()
+    if has(rec, FLAG.blocker) then
+      drop(rec.name16 .. 'b')
+      without(rec, FLAG.blocker)
+    end
+    without(rec, FLAG.awaited)
+    with(rec, FLAG.had)
+    rec.number, rec.holder, rec.token, rec.resumes, rec.started = session.n, session.name, token, resumes or 0, now
+    rec.till = lease_end(rec)
+  end)
+  return rec
+end
+
+-- What a session does next: what it may resume and what is in its own queue, then what is in any queue, and if it has nothing
+-- at all, what it can steal.
+local function next_for(session)
+  local kind, skip = Q.kinds[session.kind], skips(session)
+  local best
+  if session.resumable > 0 then
+    best = first_of(P .. 'resumable:' .. int(session.n), false, function(id)
+      local rec = find_task(id)
+      return not rec or has(rec, FLAG.awaited)
+    end)
+  end
+  if session.owns then
+    local own = own_first(session.name, function(c) return may(kind, c) end, skip or function() return false end)
+    if own and (not best or before(own, best)) then
+      best = own
+    end
+  end
+  best = best or first_ready(kind, skip)
+  if best then
+    return find_task(best[3])
+  elseif #session.held > 0 then
+    return nil
+  end
+  local id, from = theft(session, skip or function() return false end)
+  local rec = id and find_task(id)
+  if rec then
+    note('stolen', rec, '"from":"' .. from .. '","to":"' .. session.name .. '"')
+    move(rec, READY, function() rec.assignee = '' end)
+  end
+  return rec
+end
+
+-- Reads ahead what the first tasks of a kind's first class say.
+local function read_ahead(session, max)
+  local c = session.refused == 0 and first_class(Q.kinds[session.kind])
+  if c then
+    local fields = {}
+    for nth, place in ipairs(Q.classes[c].page) do
+      if nth > max then
+        break
+      end
+      local name = id16(place[3])
+      fields[#fields + 1], fields[#fields + 2] = name, name .. 'd'
+    end
+    fetch(fields)
+  end
+end
+
+-- What a session can have at once.
+local function take_tasks(session, max)
+  local granted = {}
+  session.owns = T.own > 0 and call('EXISTS', P .. 'own:classes:' .. session.name) == 1
+  local room = at_most(max, C.leases - #session.held)
+  while #granted < room do
+    read_ahead(session, room - #granted)
+    local rec = next_for(session)
+    if not rec then
+      break
+    end
+    granted[#granted + 1] = grant(rec, session)
+  end
+  return granted
+end
+
+-- What a claim that is repeated was granted the first time, as far as it is still held; nothing if it is new.
+local function repeated(session, request)
+  local leases = granted_before(session, request)
+  if not leases then
+    return nil
+  end
+  local grants = {}
+  for place = 1, #leases, 14 do
+    local id, token = struct.unpack('>I7I7', leases, place)
+    local rec = find_task(id)
+    if rec and holds(rec, token) then
+      grants[#grants + 1] = describe_grant(rec)
+    end
+  end
+  return grants
+end
+
+-- What was claimed, of the numbers and the name of a session, a request and how many at most; or nothing and why not.
+function claim_tasks(n, name, request, max)
+  local session, wrong = check_session(n, name)
+  if not session then
+    return nil, wrong
+  end
+  local grants = repeated(session, request)
+  if grants then
+    return grants, session
+  elseif #session.held + 1 > C.leases then
+    return nil, { 'limit', 'leases', #session.held + 1 }
+  end
+  local granted = take_tasks(session, max)
+  if #granted > 0 then
+    remember_request(session, request, granted)
+    stop_waiting_to_claim(session, request)
+  end
+  grants = {}
+  for nth, rec in ipairs(granted) do
+    grants[nth] = describe_grant(rec)
+  end
+  return #grants > 0 and grants, session
+end
+
+-- About the most that is pushed to who waits; more is fetched.
+local PUSH_BYTES = 65536
+
+-- Hands out to a claim that waits what it can have. One of which nobody hears ends. Answers whether it waits no more.
+local function serve_claim(session, claim)
+  local _, request, max, wait, channel = unpack(claim)
+  if call('PUBSUB', 'NUMSUB', P .. 'p:' .. channel)[2] == 0 then
+    stop_waiting_to_claim(session, request)
+    return true
+  elseif #session.held + 1 > C.leases then
+    stop_waiting_to_claim(session, request)
+    push(channel, { wait, 1 })
+    return true
+  end
+  local granted = take_tasks(session, max)
+  if #granted == 0 then
+    return false
+  end
+  remember_request(session, request, granted)
+  stop_waiting_to_claim(session, request)
+  local grants, bytes = {}, 0
+  for nth, rec in ipairs(granted) do
+    grants[nth] = describe_grant(rec)
+    bytes = bytes + #grants[nth][3]
+  end
+  push(channel, { wait, 1, bytes <= PUSH_BYTES and { grants, M.due } or nil })
+  return true
+end
+
+-- The claim that waits under a ticket.
+local function claim_of(session, ticket)
+  for _, claim in ipairs(session.waits) do
+    if claim[1] == ticket then
+      return claim
+    end
+  end
+end
+
+-- The longest waiter among kinds that qualifies: session and claim.
+local function longest_waiter(kinds, qualifies)
+  local best
+  for _, kind in pairs(kinds) do
+    local first = kind.claims > 0 and first_in_line(kind, qualifies)
+    if first and (not best or first[1] < best[1]) then
+      best = first
+    end
+  end
+  if best then
+    local session = find_session(best[2])
+    return session, session and claim_of(session, best[1]), best
+  end
+end
+
+-- Hands out what has become ready to those who wait for it, the longest waiter first.
+function hand_out()
+  if T.waiting == 0 then
+    return
+  end
+  for _, class in ipairs(fresh) do
+    local tried = {}
+    local function qualifies(waiter)
+      if tried[waiter[1]] then
+        return false
+      end
+      local session = find_session(waiter[2])
+      local skip = session and skips(session)
+      return session and (not skip or search(class, function(id) return not skip(id) end))
+    end
+    while Q.classes[class.id] == class and T.waiting > 0 and head_of(class) do
+      local session, claim, waiter = longest_waiter(class.kinds, qualifies)
+      if not waiter then
+        break
+      end
+      tried[waiter[1]] = true
+      if claim then
+        serve_claim(session, claim)
+      end
+    end
+  end
+  for _, n in ipairs(nudged) do
+    local session = T.waiting > 0 and find_session(n)
+    local claim = session and session.waits[1]
+    while claim and serve_claim(session, claim) do
+      claim = session.waits[1]
+    end
+  end
+  if stealable and T.waiting > 0 and is_any_above() then
+    local tried = {}
+    local function is_idle(waiter)
+      local session = not tried[waiter[1]] and find_session(waiter[2])
+      return session and #session.held == 0
+    end
+    -- Whoever cannot steal leaves it to others, up to a point.
+    for _ = 1, 10 do
+      local session, claim, waiter = longest_waiter(Q.kinds, is_idle)
+      if not waiter then
+        break
+      end
+      tried[waiter[1]] = true
+      if claim and serve_claim(session, claim) then
+        break
+      end
+    end
+  end
+end
+
+end

@@ -1,0 +1,23 @@
+-- tasks_assign <task> <name or empty>
+local function verb()
+  open({ id16(tonumber(ARGV[5])), 'name:' .. ARGV[6] })
+  begin_queues()
+  local rec, to = find_task(tonumber(ARGV[5])), ARGV[6]
+  if not rec then
+    return { 'unknown_task', tonumber(ARGV[5]) }
+  elseif rec.state ~= WAITING and rec.state ~= DELAYED and rec.state ~= READY and rec.state ~= ON_HOLD then
+    return { 'wrong_state', rec.id, STATES[rec.state], 'assign' }
+  end
+  local session = to ~= '' and named(to)
+  local lacks = session and missing(Q.kinds[session.kind].offers, Q.classes[rec.class].requires) or {}
+  if #lacks > 0 then
+    return { 'not_eligible', rec.id, to, lacks }
+  elseif rec.assignee ~= to then
+    note('assigned', rec, to ~= '' and '"to":"' .. to .. '"' or '')
+    move(rec, rec.state, function()
+      rec.assignee = to
+      without(rec, FLAG.had)
+    end)
+  end
+  return { 'ok', 1 }
+end

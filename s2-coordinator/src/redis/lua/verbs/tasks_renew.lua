@@ -1,0 +1,21 @@
+-- tasks_renew (<task> <token>)*: answers with a deadline for each, or why not.
+local function verb()
+  local fields, answers = {}, {}
+  for place = 5, #ARGV, 2 do
+    fields[#fields + 1] = id16(tonumber(ARGV[place]))
+  end
+  open(fields)
+  begin_queues()
+  for place = 5, #ARGV, 2 do
+    local rec, token = find_task(tonumber(ARGV[place])), tonumber(ARGV[place + 1])
+    if rec and holds(rec, token) then
+      rec.till = lease_end(rec)
+      arm_timer(DUE.lease .. rec.name16, rec.till)
+      touch(rec)
+      answers[#answers + 1] = rec.till
+    else
+      answers[#answers + 1] = stale(rec)
+    end
+  end
+  return { 'ok', answers }
+end

@@ -1,0 +1,22 @@
+-- tasks_sessions <after> <limit>: number, name, offers, how much it has, in its own queue, and blocked.
+local function verb()
+  open()
+  begin_queues()
+  local after, infos, fields = ARGV[5], {}, {}
+  local names = call('ZRANGEBYLEX', P .. 'sessions', after == '' and '-' or '(' .. after, '+', 'LIMIT', 0, tonumber(ARGV[6]))
+  for nth, name in ipairs(names) do
+    fields[nth] = 'name:' .. name
+  end
+  fetch(fields)
+  for nth, name in ipairs(names) do
+    fields[nth] = 'session:' .. int(number_of(name))
+  end
+  fetch(fields)
+  for nth, name in ipairs(names) do
+    local session = named(name)
+    infos[nth] = {
+      session.n, name, Q.kinds[session.kind].text, #session.held, T.own > 0 and own_length(name) or 0, session.blocked,
+    }
+  end
+  return { 'ok', infos }
+end
