@@ -1,19 +1,22 @@
 //! The scheduler against a model that anybody can check by eye: random histories, the same answers.
 //!
 //! The model keeps a list of tasks and looks through all of it for every answer; the scheduler keeps indices. Whatever an
-//! index gets wrong, some history shows.
+//! index gets wrong, some history shows. The same histories are played in memory and on Redis; there, their journals agree, too.
 
 mod model;
 
-use std::sync::Arc;
+use std::fmt::Write;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use s2_coordinator::conformance::Fleet;
 use s2_coordinator::{
     Blocker, Capabilities, Claim, Completion, Config, Dependency, Ended, Ending, Error, Incarnation, Lease, NewTask,
-    OnFailure, Priority, Profile, Retry, Scheduler, SchedulerExt, SwarmId, TaskId, TaskKind,
+    OnFailure, Position, Priority, Profile, Retry, Scheduler, SchedulerExt, SwarmId, TaskId, TaskKind, Tasks,
 };
+use s2_tests::redis::RedisFleet;
+use s2_tests::servers::RedisServer;
 use s2_tests::{MemoryFleet, START, counts};
 
 use crate::model::{ABOVE, At, LEASE, Model, Name, Nth, Set, WINDOW};
@@ -31,34 +34,101 @@ enum Step {
     SubmitDue(New, u64),
     SubmitOnce(New),
     SubmitAssigned(New, Name),
-    Enter { name: Name, offers: Set },
-    Leave { session: usize },
-    Claim { session: usize, max: usize },
-    ClaimAgain { claim: usize },
-    Complete { lease: usize },
-    CompleteAndClaim { lease: usize, session: usize },
-    CompleteWith { lease: usize, new: New },
-    Fail { lease: usize, delay: u64 },
-    FailAtOnce { lease: usize },
-    GiveUp { lease: usize },
-    Release { lease: usize },
-    Refuse { lease: usize, delay: u64 },
-    Block { lease: usize, new: New, awaited: bool },
-    BlockOn { lease: usize, on: usize, awaited: bool },
-    BlockOnNothing { lease: usize, awaited: bool },
-    Renew { lease: usize },
+    Enter {
+        name: Name,
+        offers: Set,
+    },
+    Leave {
+        session: usize,
+    },
+    Claim {
+        session: usize,
+        max: usize,
+    },
+    ClaimAgain {
+        claim: usize,
+    },
+    Complete {
+        lease: usize,
+    },
+    CompleteAndClaim {
+        lease: usize,
+        session: usize,
+    },
+    CompleteWith {
+        lease: usize,
+        new: New,
+    },
+    Fail {
+        lease: usize,
+        delay: u64,
+    },
+    FailAtOnce {
+        lease: usize,
+    },
+    GiveUp {
+        lease: usize,
+    },
+    Release {
+        lease: usize,
+    },
+    Refuse {
+        lease: usize,
+        delay: u64,
+    },
+    Block {
+        lease: usize,
+        new: New,
+        awaited: bool,
+    },
+    BlockOn {
+        lease: usize,
+        on: usize,
+        awaited: bool,
+    },
+    BlockOnNothing {
+        lease: usize,
+        awaited: bool,
+    },
+    Renew {
+        lease: usize,
+    },
     RenewAll,
-    Abandon { lease: usize },
-    Resume { lease: usize, session: usize },
-    Unblock { task: usize },
-    Cancel { task: usize },
-    Assign { task: usize, to: Name },
-    Unassign { task: usize },
-    Redrive { task: usize },
-    Advance { micros: u64 },
+    Abandon {
+        lease: usize,
+    },
+    Resume {
+        lease: usize,
+        session: usize,
+    },
+    Unblock {
+        task: usize,
+    },
+    Cancel {
+        task: usize,
+    },
+    Assign {
+        task: usize,
+        to: Name,
+    },
+    Unassign {
+        task: usize,
+    },
+    Redrive {
+        task: usize,
+    },
+    Advance {
+        micros: u64,
+    },
     AdvanceToLeaseEnd,
-    AdvanceLong { seconds: u64 },
-    EndAgain { lease: usize },
+    AdvanceLong {
+        seconds: u64,
+    },
+    EndAgain {
+        lease: usize,
+    },
+    /// Redis forgets its functions, and with them what they remember.
+    Forget,
 }
 
 #[derive(Clone, Debug)]
@@ -121,13 +191,16 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1..40 * SECOND).prop_map(|micros| Step::Advance { micros }),
         1 => Just(Step::AdvanceToLeaseEnd),
         1 => (1..2_000_u64).prop_map(|seconds| Step::AdvanceLong { seconds }),
+        1 => Just(Step::Forget),
     ];
     prop_oneof![6 => submits, 8 => sessions, 9 => ends, 4 => others]
 }
 
 /// Everything that a history has brought about.
 struct World {
-    fleet: MemoryFleet,
+    fleet: Box<dyn Fleet>,
+    /// The server, if there is one.
+    server: Option<Arc<RedisServer>>,
     scheduler: Arc<dyn Scheduler>,
     model: Model,
     tasks: Vec<TaskId>,
@@ -163,18 +236,49 @@ fn micros(micros: u64) -> Duration {
 }
 
 impl World {
-    fn new() -> Self {
-        let mut config = Config::default();
-        config.steal_above = ABOVE;
-        config.lease = micros(LEASE);
-        config.resume_window = micros(WINDOW);
-        // Nothing is forgotten within a history.
-        config.finished.age = None;
-        let fleet = MemoryFleet::new(config);
-        let scheduler: Arc<dyn Scheduler> = Arc::new(fleet.store.scheduler());
+    fn new(fleet: Box<dyn Fleet>, server: Option<Arc<RedisServer>>) -> Self {
+        let scheduler = fleet.scheduler().expect("a scheduler");
         let model = Model { now: START.as_micros(), ..Model::default() };
         let (tasks, sessions, leases, claims) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { fleet, scheduler, model, tasks, sessions, leases, claims, requests: 0 }
+        Self { fleet, server, scheduler, model, tasks, sessions, leases, claims, requests: 0 }
+    }
+
+    fn in_memory() -> Self {
+        Self::new(Box::new(MemoryFleet::new(config())), None)
+    }
+
+    async fn on_redis(server: Arc<RedisServer>) -> Self {
+        Self::new(Box::new(RedisFleet::new(&server, config()).await), Some(server))
+    }
+
+    /// What the journal says of tasks and sessions. Numbers that the fleet gives go by the order in which they turn up.
+    async fn journal(&self) -> String {
+        let journal = self.fleet.journal().expect("a journal");
+        let (mut text, mut after, mut numbers) = (String::new(), Position::ORIGIN, Vec::new());
+        loop {
+            let page = journal.entries(after, 500).await.expect("entries");
+            if page.items.is_empty() {
+                return text;
+            }
+            for entry in page.items {
+                let json = entry.to_json();
+                let said = json.split_once(r#","time""#).map_or(&*json, |(_, said)| said);
+                for word in said.split_inclusive(|byte: char| !byte.is_ascii_digit()) {
+                    let digits = word.trim_end_matches(|byte: char| !byte.is_ascii_digit());
+                    if digits.len() < 16 {
+                        text.push_str(word);
+                        continue;
+                    }
+                    let nth = numbers.iter().position(|other| other == digits).unwrap_or_else(|| {
+                        numbers.push(digits.to_owned());
+                        numbers.len() - 1
+                    });
+                    write!(text, "#{nth}{}", &word[digits.len()..]).expect("text");
+                }
+                text.push('\n');
+            }
+            after = page.next;
+        }
     }
 
     fn task(&self, new: &New) -> (NewTask, model::Task) {
@@ -414,6 +518,9 @@ impl World {
                 let Some((nth, number, lease)) = latest(&self.leases, lease) else { return };
                 self.scheduler.abandon(&lease);
                 self.model.abandon(nth, number);
+                // On Redis it is on its way: what is sent after it is answered after it.
+                tokio::task::yield_now().await;
+                self.scheduler.stats().await.expect("stats");
             }
             Step::Resume { lease, session } => {
                 let Some((task, number, lease)) = latest(&self.leases, lease) else { return };
@@ -469,6 +576,11 @@ impl World {
                 self.advance(end - self.model.now).await;
             }
             Step::AdvanceLong { seconds } => self.advance(seconds * SECOND).await,
+            Step::Forget => {
+                if let Some(server) = &self.server {
+                    server.command(&["FUNCTION", "FLUSH"]);
+                }
+            }
             Step::EndAgain { lease } => {
                 let Some(held) = pick(&self.leases, lease) else { return };
                 if !self.model.holds(held.0, held.1) {
@@ -517,8 +629,9 @@ impl World {
     /// Every task is where the model has it.
     async fn check(&self, step: &Step) {
         let mut counts = [0; s2_coordinator::TaskState::ALL.len()];
-        for (id, task) in self.tasks.iter().zip(&self.model.tasks) {
-            let status = self.scheduler.task(*id).await.expect("a task");
+        let all = self.scheduler.list(&Tasks::all()).await.expect("tasks");
+        assert_eq!(all.items.iter().map(|status| status.task.id).collect::<Vec<_>>(), self.tasks);
+        for (status, task) in all.items.into_iter().zip(&self.model.tasks) {
             let expected = (task.state(), task.failures, task.session().map(name));
             assert_eq!((status.state, status.failures, status.session), expected, "after {step:?}: {task:?}");
             counts[task.state() as usize] += 1;
@@ -540,15 +653,22 @@ fn blocker_with(blocker: Blocker, awaited: bool) -> Blocker {
     blocker
 }
 
-fn play(steps: Vec<Step>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    runtime.block_on(async {
-        let mut world = World::new();
-        for step in steps {
-            world.run(step.clone()).await;
-            world.check(&step).await;
-        }
-    });
+fn config() -> Config {
+    let mut config = Config::default();
+    config.steal_above = ABOVE;
+    config.lease = micros(LEASE);
+    config.resume_window = micros(WINDOW);
+    // Nothing is forgotten within a history.
+    config.finished.age = None;
+    config
+}
+
+async fn play(mut world: World, steps: &[Step]) -> World {
+    for step in steps {
+        world.run(step.clone()).await;
+        world.check(step).await;
+    }
+    world
 }
 
 proptest! {
@@ -556,6 +676,24 @@ proptest! {
 
     #[test]
     fn the_scheduler_answers_as_the_model_does(steps in prop::collection::vec(step(), 1..120)) {
-        play(steps);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(play(World::in_memory(), &steps));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: counts(100, 2_000), ..ProptestConfig::default() })]
+
+    #[test]
+    fn on_redis_it_answers_likewise_and_journals_the_same(steps in prop::collection::vec(step(), 1..120)) {
+        static SERVER: OnceLock<Arc<RedisServer>> = OnceLock::new();
+        let server = SERVER.get_or_init(|| Arc::new(RedisServer::start_volatile()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let memory = play(World::in_memory(), &steps).await.journal().await;
+            let redis = play(World::on_redis(Arc::clone(server)).await, &steps).await.journal().await;
+            prop_assert_eq!(memory, redis);
+            Ok(())
+        })?;
     }
 }

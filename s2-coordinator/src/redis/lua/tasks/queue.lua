@@ -220,9 +220,12 @@ local function load_queues()
   end
 end
 
+-- Begins the part of a step that is about queues, unless it has begun.
 function begin_queues()
-  fresh, touched_classes = {}, {}
-  load_queues()
+  if not Q then
+    fresh, touched_classes = {}, {}
+    load_queues()
+  end
 end
 
 -- What memory holds is not what is written any more, or will not be: it is read anew by whoever else has it.
