@@ -16,7 +16,6 @@ mod post;
 mod link;
 // What events and letters look like there.
 mod codec;
-mod task;
 // The fleet.
 mod store;
 mod read;
@@ -29,6 +28,8 @@ mod settle;
 mod subscription;
 mod tail;
 mod bus;
+// Tasks.
+mod task;
 mod refusal;
 mod ending;
 mod claim;
