@@ -2,6 +2,7 @@
 //!
 //! ```sh
 //! cargo run --example claim_race
+//! cargo run --example claim_race --features redis -- --redis redis://127.0.0.1
 //! ```
 //!
 //! Each attempt of a task is claimed by one session; a session that was taken for dead changes nothing when it comes back;
@@ -12,8 +13,8 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use s2_coordinator::{
-    Completion, Config, Ending, Error as S2Error, Leases, MemoryScheduler, MemoryStore, NewTask, Profile, Scheduler,
-    SchedulerExt, SwarmId, TaskId, TaskKind, TaskState,
+    Completion, Config, Ending, Error as S2Error, MemoryStore, NewTask, Profile, Scheduler, SchedulerExt, SwarmId,
+    TaskId, TaskKind, TaskState,
 };
 
 const REVIEW: TaskKind = TaskKind::from_static("review");
@@ -34,7 +35,7 @@ struct Seen {
 }
 
 /// Claims and completes tasks until the scheduler is closed.
-async fn work(scheduler: MemoryScheduler, nth: usize) -> Result<Seen, S2Error> {
+async fn work(scheduler: impl Scheduler + Clone, nth: usize) -> Result<Seen, S2Error> {
     let name = SwarmId::new(format!("reviewers/session-{nth}"))?;
     let session = scheduler.join(&Profile::new(name)).await?;
     let (mut seen, mut late) = (Seen::default(), Vec::new());
@@ -63,11 +64,32 @@ async fn work(scheduler: MemoryScheduler, nth: usize) -> Result<Seen, S2Error> {
     Ok(seen)
 }
 
+/// The value that follows an option on the command line.
+fn option(name: &str) -> Option<String> {
+    std::env::args().skip_while(|arg| arg != name).nth(1)
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut config = Config::default();
     config.lease = LEASE;
-    let scheduler = MemoryStore::builder().with_config(config).build()?.scheduler();
+    match option("--redis") {
+        #[cfg(feature = "redis")]
+        Some(url) => {
+            // Each run is a fleet of its own.
+            let fleet = SwarmId::new(format!("claim-race-{}", std::process::id()))?;
+            let store = s2_coordinator::RedisStore::builder(fleet).with_config(config).connect(&url).await?;
+            race(store.scheduler()).await
+        }
+        #[cfg(not(feature = "redis"))]
+        Some(_) => {
+            Err("this was built without Redis: cargo run --example claim_race --features redis -- --redis URL".into())
+        }
+        None => race(MemoryStore::builder().with_config(config).build()?.scheduler()).await,
+    }
+}
+
+async fn race(scheduler: impl Scheduler + Clone) -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     let racing: Vec<_> = (0..SESSIONS).map(|nth| tokio::spawn(work(scheduler.clone(), nth))).collect();
     let mut tasks = Vec::with_capacity(TASKS);

@@ -104,7 +104,8 @@ const PRELUDE: [&str; 11] = [
     include_str!("lua/prelude/finish.lua"),
 ];
 
-const TASKS: [&str; 10] = [
+const TASKS: [&str; 11] = [
+    include_str!("lua/tasks/hash.lua"),
     include_str!("lua/tasks/task.lua"),
     include_str!("lua/tasks/queue.lua"),
     include_str!("lua/tasks/own.lua"),

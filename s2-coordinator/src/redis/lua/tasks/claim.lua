@@ -8,17 +8,19 @@ do
 -- A task in the hands of a session, as it is told: number, terms, text, what it was to come after, attempt, token, deadline, until
 -- when at the longest or 0, what it has waited for.
 function describe_grant(rec)
+  local timeout = terms_of(rec).timeout
   return {
     rec.id, rec.terms, read(rec.name16 .. 'd') or '', has(rec, FLAG.after) and read(rec.name16 .. 'f') or '', rec.failures + 1,
-    rec.token, rec.till, terms_of(rec).timeout > 0 and rec.started + rec.timeout or 0,
+    rec.token, rec.till, timeout > 0 and rec.started + timeout or 0,
     has(rec, FLAG.answers) and read(rec.name16 .. 'a') or '',
   }
 end
 
 -- When a lease ends that is granted or renewed now.
 function lease_end(rec)
-  local ends = at_most(now + terms_of(rec).lease, NEVER)
-  return rec.timeout > 0 and at_most(ends, rec.started + rec.timeout) or ends
+  local terms = terms_of(rec)
+  local ends = at_most(now + terms.lease, NEVER)
+  return terms.timeout > 0 and at_most(ends, rec.started + terms.timeout) or ends
 end
 
 -- Gives a task to a session, which perhaps resumes a claim that was ended by blocking.
@@ -26,44 +28,70 @@ function grant(rec, session, resumes)
   local token = number()
   note('claimed', rec, '"session":"' .. session.name .. '","token":' .. int(token) .. ',"attempt":' ..
     int(rec.failures + 1), nil, true)
-  move(rec, CLAIMED, function()
-    if has(rec, FLAG.blocker) then
-      drop(rec.name16 .. 'b')
-      without(rec, FLAG.blocker)
-    end
-    without(rec, FLAG.awaited)
-    with(rec, FLAG.had)
-    rec.number, rec.holder, rec.token, rec.resumes, rec.started = session.n, session.name, token, resumes or 0, now
-    rec.till = lease_end(rec)
-  end)
+  unindex(rec)
+  if has(rec, FLAG.blocker) then
+    drop(rec.name16 .. 'b')
+    without(rec, FLAG.blocker)
+  end
+  without(rec, FLAG.awaited)
+  with(rec, FLAG.had)
+  rec.number, rec.holder, rec.token, rec.resumes, rec.started = session.n, session.name, token, resumes or 0, now
+  rec.till, rec.state = lease_end(rec), CLAIMED
+  touch(rec)
+  index(rec)
   return rec
+end
+
+-- Reads what the first tasks of a class say, as many as are wanted.
+local function read_ahead(class, wanted)
+  local page = class.page
+  if wanted == 1 then
+    return fetch({ page[1][3], page[1][3] .. 'd' })
+  end
+  local fields = {}
+  for nth = 1, at_most(wanted, #page) do
+    fields[#fields + 1], fields[#fields + 2] = page[nth][3], page[nth][3] .. 'd'
+  end
+  fetch(fields)
+end
+
+local function never()
+  return false
 end
 
 -- What a session does next: what it may resume and what is in its own queue, then what is in any queue, and if it has nothing
 -- at all, what it can steal.
-local function next_for(session)
+local function next_for(session, wanted)
   local kind, skip = Q.kinds[session.kind], skips(session)
   local best
   if session.resumable > 0 then
-    best = first_of(P .. 'resumable:' .. int(session.n), false, function(id)
-      local rec = find_task(id)
+    best = first_of(P .. 'resumable:' .. int(session.n), false, function(name16)
+      local rec = find_named(name16)
       return not rec or has(rec, FLAG.awaited)
     end)
   end
-  if session.owns then
-    local own = own_first(session.name, function(c) return may(kind, c) end, skip or function() return false end)
+  if T.own > 0 then
+    local own = own_first(session.name, function(c) return may(kind, c) end, skip or never)
     if own and (not best or before(own, best)) then
       best = own
     end
   end
-  best = best or first_ready(kind, skip)
   if best then
-    return find_task(best[3])
+    return find_named(best[3])
+  end
+  local place, class = first_ready(kind, skip)
+  if place then
+    if class then
+      read_ahead(class, wanted)
+    end
+    local rec = find_named(place[3])
+    rec.place = place
+    return rec
   elseif #session.held > 0 then
     return nil
   end
-  local id, from = theft(session, skip or function() return false end)
-  local rec = id and find_task(id)
+  local name16, from = theft(session, skip or never)
+  local rec = name16 and find_named(name16)
   if rec then
     note('stolen', rec, '"from":"' .. from .. '","to":"' .. session.name .. '"')
     move(rec, READY, function() rec.assignee = '' end)
@@ -71,30 +99,12 @@ local function next_for(session)
   return rec
 end
 
--- Reads ahead what the first tasks of a kind's first class say.
-local function read_ahead(session, max)
-  local c = session.refused == 0 and first_class(Q.kinds[session.kind])
-  if c then
-    local fields = {}
-    for nth, place in ipairs(Q.classes[c].page) do
-      if nth > max then
-        break
-      end
-      local name = id16(place[3])
-      fields[#fields + 1], fields[#fields + 2] = name, name .. 'd'
-    end
-    fetch(fields)
-  end
-end
-
 -- What a session can have at once.
 local function take_tasks(session, max)
   local granted = {}
-  session.owns = T.own > 0 and call('EXISTS', P .. 'own:classes:' .. session.name) == 1
   local room = at_most(max, C.leases - #session.held)
   while #granted < room do
-    read_ahead(session, room - #granted)
-    local rec = next_for(session)
+    local rec = next_for(session, room - #granted)
     if not rec then
       break
     end
@@ -111,7 +121,7 @@ local function repeated(session, request)
   end
   local grants = {}
   for place = 1, #leases, 14 do
-    local id, token = struct.unpack('>I7I7', leases, place)
+    local id, token = unpack_bytes('>I7I7', leases, place)
     local rec = find_task(id)
     if rec and holds(rec, token) then
       grants[#grants + 1] = describe_grant(rec)
@@ -210,7 +220,7 @@ function hand_out()
       end
       local session = find_session(waiter[2])
       local skip = session and skips(session)
-      return session and (not skip or search(class, function(id) return not skip(id) end))
+      return session and (not skip or search(class, function(name16) return not skip(name16) end))
     end
     while Q.classes[class.id] == class and T.waiting > 0 and head_of(class) do
       local session, claim, waiter = longest_waiter(class.kinds, qualifies)

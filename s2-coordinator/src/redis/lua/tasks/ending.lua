@@ -105,7 +105,7 @@ local function refuse(rec, said)
   remember_end(rec, rec.token, END.refused, till)
   local session = find_session(rec.number)
   if session then
-    back_off(session, rec.id, till)
+    back_off(session, rec, till)
   end
   note('refused', rec, '"session":"' .. rec.holder .. '","token":' .. int(rec.token) .. ',"reason":' ..
     cjson.encode(said.reason))
@@ -181,7 +181,7 @@ end
 
 -- Reads one ending: `<task> <token> <how> …`. Answers with it and where the next one begins.
 function read_ending(place)
-  local said = { id = tonumber(ARGV[place]), token = tonumber(ARGV[place + 1]), how = ARGV[place + 2] }
+  local said = { name16 = name_of(ARGV[place]), token = tonumber(ARGV[place + 1]), how = ARGV[place + 2] }
   place = place + 3
   said.task_count = 0
   if said.how == 'complete' then
@@ -215,7 +215,7 @@ function read_ending(place)
 end
 
 function end_claim(said)
-  local rec = find_task(said.id)
+  local rec = find_named(said.name16)
   if not rec then
     return stale()
   end

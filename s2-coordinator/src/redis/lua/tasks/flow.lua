@@ -9,7 +9,7 @@
 
 local new_chores, next_chore = {}, 1
 -- What the other parts use of it.
-local add_chore, order_key, key_of, move, make_ready, open_to_all, add_edge, drop_edges, pass_on, put_on_hold, finish,
+local add_chore, order_key, key_of, unindex, index, move, make_ready, open_to_all, add_edge, drop_edges, pass_on, put_on_hold, finish,
   fail, offer_resumption, proceed, desert, work, has_chores, save_chores
 
 do
@@ -62,14 +62,15 @@ local function enqueue(rec)
   insert(rec.class, place_of(rec))
 end
 
-local function unindex(rec)
+function unindex(rec)
   local state = rec.state
   T[state == RESUMABLE and READY or state] = T[state == RESUMABLE and READY or state] - 1
   if state == READY then
     if rec.assignee ~= '' then
       own_remove(rec.assignee, rec.class, place_of(rec))
     else
-      remove_ready(rec.class, place_of(rec))
+      remove_ready(rec.class, rec.place or place_of(rec))
+      rec.place = false
     end
   elseif state == DELAYED then
     disarm_timer(DUE.start .. rec.name16)
@@ -93,7 +94,7 @@ local function unindex(rec)
   end
 end
 
-local function index(rec)
+function index(rec)
   local state = rec.state
   T[state == RESUMABLE and READY or state] = T[state == RESUMABLE and READY or state] + 1
   if state == READY then
@@ -219,16 +220,19 @@ end
 function finish(rec, state, loss, extra)
   lose(rec, loss, extra)
   drop_edges(rec)
-  move(rec, state, function() rec.till = now end)
+  unindex(rec)
+  rec.state, rec.till = state, now
+  touch(rec)
+  T[state] = T[state] + 1
   if has(rec, FLAG.lends) then
-    add_chore('release ' .. int(rec.id))
+    add_chore('release ' .. digits(rec))
   end
   if terms_of(rec).deadline > 0 then
     disarm_timer(DUE.deadline .. rec.name16)
   end
   leave_class(rec.class)
   T.ended = T.ended or {}
-  table.insert(T.ended, struct.pack('>I7I7', now, rec.id))
+  T.ended[#T.ended + 1] = pack('>I7I7', now, rec.id)
   T.bytes = T.bytes + weigh_task(rec)
   if T.oldest == 0 then
     T.oldest = now
@@ -259,8 +263,9 @@ function proceed(rec)
   if #waits_of(rec) > 0 then
     return
   elseif rec.state == WAITING then
-    if terms_of(rec).start > now then
-      move(rec, DELAYED, function() rec.till = rec.start end)
+    local start = terms_of(rec).start
+    if start > now then
+      move(rec, DELAYED, function() rec.till = start end)
     else
       make_ready(rec, now)
     end
@@ -321,8 +326,8 @@ local function release_next(rec)
     return
   end
   -- The others after what follows from this one: a chain is as urgent as a crowd.
-  add_chore('release ' .. int(rec.id))
-  local dependant = find_task(tonumber(popped[1]))
+  add_chore('release ' .. digits(rec))
+  local dependant = find_named(popped[1])
   if dependant then
     settle_edge(dependant, rec.id)
   end
@@ -334,7 +339,7 @@ local function sift_next(name)
     return not session or not may(Q.kinds[session.kind], c)
   end, function() return false end)
   if place then
-    local rec = find_task(place[3])
+    local rec = find_named(place[3])
     move(rec, rec.state, function() rec.assignee = '' end)
     add_chore('sift ' .. name)
   end

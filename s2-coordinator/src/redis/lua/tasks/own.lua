@@ -3,29 +3,34 @@
 -- `own` has the sessions by the length of their queues, `own:classes:<name>` how many tasks of each class there are in one,
 -- `own:ready:<class>:<name>` those tasks by key, `own:age:<class>:<name>` by priority and number: the last of them is stolen first.
 
-local function own_key(what, c, name)
+-- What the other parts use of it.
+local own_key, own_length, own_insert, own_remove, first_of, own_first, theft, is_any_above
+
+do
+
+function own_key(what, c, name)
   return P .. 'own:' .. what .. ':' .. int(c) .. ':' .. name
 end
 
 -- How many tasks are in the own queue of a session.
-local function own_length(name)
+function own_length(name)
   return tonumber(call('ZSCORE', P .. 'own', name) or 0)
 end
 
-local function own_insert(name, c, place, priority)
+function own_insert(name, c, place, priority)
   T.own = T.own + 1
   call('HINCRBY', P .. 'own:classes:' .. name, int(c), 1)
   call('ZADD', own_key('ready', c, name), place[1], place[2])
-  call('ZADD', own_key('age', c, name), priority, id16(place[3]))
+  call('ZADD', own_key('age', c, name), priority, place[3])
   return tonumber(call('ZINCRBY', P .. 'own', 1, name))
 end
 
-local function own_remove(name, c, place)
+function own_remove(name, c, place)
   if call('ZREM', own_key('ready', c, name), place[2]) == 0 then
     return
   end
   T.own = T.own - 1
-  call('ZREM', own_key('age', c, name), id16(place[3]))
+  call('ZREM', own_key('age', c, name), place[3])
   if call('HINCRBY', P .. 'own:classes:' .. name, int(c), -1) <= 0 then
     call('HDEL', P .. 'own:classes:' .. name, int(c))
   end
@@ -34,15 +39,15 @@ local function own_remove(name, c, place)
   end
 end
 
--- The first of a sorted set of tasks that is not skipped, from either end: {score, member, id}.
-local function first_of(key, backwards, skip)
+-- The first of a sorted set of tasks that is not skipped, from either end: {score, member, name}.
+function first_of(key, backwards, skip)
   local from, command = 0, backwards and 'ZREVRANGE' or 'ZRANGE'
   while true do
     local found = call(command, key, from, from + (from == 0 and 0 or 99), 'WITHSCORES')
     for nth = 1, #found, 2 do
-      local id = tonumber(string.sub(found[nth], -16))
-      if not skip(id) then
-        return { tonumber(found[nth + 1]), found[nth], id }
+      local name16 = sub(found[nth], -16)
+      if not skip(name16) then
+        return { tonumber(found[nth + 1]), found[nth], name16 }
       end
     end
     if #found == 0 then
@@ -53,7 +58,7 @@ local function first_of(key, backwards, skip)
 end
 
 -- The first task in the own queue of a session that it may do and does not skip.
-local function own_first(name, may_do, skip)
+function own_first(name, may_do, skip)
   local best
   for _, c in ipairs(call('HKEYS', P .. 'own:classes:' .. name)) do
     if may_do(tonumber(c)) then
@@ -71,7 +76,7 @@ local MOST_VICTIMS = 100
 
 -- What an idle session steals: from the session with the longest queue above the bound that has something for it, of the
 -- lowest priority, the newest. Of queues of the same length, the first by name. Answers with the task and from whom.
-local function theft(session, skip)
+function theft(session, skip)
   local longest = call('ZREVRANGEBYSCORE', P .. 'own', '+inf', '(' .. int(C.steal_above), 'WITHSCORES', 'LIMIT', 0, MOST_VICTIMS)
   local victims = {}
   for nth = 1, #longest, 2 do
@@ -97,7 +102,9 @@ local function theft(session, skip)
 end
 
 -- Whether there is a queue long enough to be stolen from.
-local function is_any_above()
+function is_any_above()
   local longest = call('ZREVRANGE', P .. 'own', 0, 0, 'WITHSCORES')
   return longest[2] and tonumber(longest[2]) > C.steal_above
+end
+
 end

@@ -20,9 +20,9 @@ do
 -- How many of the first tasks of a class memory keeps.
 local PAGE_MOST, PAGE_READ = 64, 16
 
--- Where a task stands: by key, then by the chain that waits for it, longer ones first, then by number.
+-- Where a task stands: by key, then by the chain that waits for it, longer ones first, then by number. Its name comes along.
 function place_of(rec)
-  return { rec.key, string.format('%010.0f', 4294967295 - terms_of(rec).path) .. rec.name16, rec.id }
+  return { rec.key, terms_of(rec).behind .. rec.name16, rec.name16 }
 end
 
 function before(one, other)
@@ -30,7 +30,7 @@ function before(one, other)
 end
 
 local function read_place(member, key)
-  return { tonumber(key), member, tonumber(string.sub(member, 11)) }
+  return { tonumber(key), member, sub(member, 11) }
 end
 
 function words_in(text)
@@ -43,7 +43,7 @@ end
 
 local function is_offered(offers, wanted)
   for _, offered in ipairs(offers) do
-    if offered == wanted or string.sub(offered, 1, #wanted + 1) == wanted .. ':' then
+    if offered == wanted or sub(offered, 1, #wanted + 1) == wanted .. ':' then
       return true
     end
   end
@@ -119,7 +119,7 @@ end
 local function new_class(c, text, tasks)
   local class = {
     id = c, text = text, requires = words_in(text), tasks = tasks, kinds = {}, page = {}, whole = false, adds = {}, removes = {},
-    key = P .. 'ready:class:' .. int(c),
+    key = P .. 'ready:class:' .. int(c), field = 'class:' .. int(c),
   }
   Q.classes[c], Q.by_requires[text] = class, class
   return class
@@ -195,7 +195,7 @@ local function load_queues()
       local packed = call('HMGET', P .. 'tasks', unpack(fields))
       for nth, value in ipairs(packed) do
         if value then
-          make(tonumber(ids[from + nth - 1]), string.sub(value, 8), (struct.unpack('>I7', value)))
+          make(tonumber(ids[from + nth - 1]), sub(value, 8), (unpack_bytes('>I7', value)))
         end
       end
     end
@@ -240,7 +240,7 @@ end
 local function save_class(class)
   change_queues()
   if class.tasks > 0 then
-    write('class:' .. int(class.id), struct.pack('>I7', class.tasks) .. class.text)
+    write(class.field, pack('>I7', class.tasks) .. class.text)
   end
 end
 
@@ -284,7 +284,7 @@ end
 
 local function save_kind(kind)
   change_queues()
-  write('kind:' .. int(kind.id), struct.pack('>I7', kind.sessions) .. kind.text)
+  write('kind:' .. int(kind.id), pack('>I7', kind.sessions) .. kind.text)
 end
 
 -- The kind of sessions that offer this, which has one more from now on.
@@ -406,18 +406,18 @@ function first_class(kind)
   end
 end
 
--- The first task that a kind may do and that is not skipped.
+-- Where the first task stands that a kind may do and that is not skipped; and its class, if it is the first of that.
 function first_ready(kind, skip)
   local c, head = first_class(kind)
   if not c or not skip or not skip(head[3]) then
-    return head
+    return head, c and Q.classes[c]
   end
   -- Classes whose first task is skipped are put aside until one is found whose first is not.
   local aside, best = {}, nil
   while c and skip(head[3]) do
     aside[c] = head
     kind.bounds[c] = nil
-    local found = search(Q.classes[c], function(id) return not skip(id) end)
+    local found = search(Q.classes[c], function(name16) return not skip(name16) end)
     if found and (not best or before(found, best)) then
       best = found
     end

@@ -29,15 +29,15 @@ function find_session(n)
     session = { n = n, packed = packed, held = {}, order = {} }
     local held, process, name, place
     session.kind, session.version, session.blocked, session.resumable, session.refused, session.requests, held, process, name,
-      place = struct.unpack(SESSION, packed)
-    session.process = string.sub(packed, place, place + process - 1)
-    session.name = string.sub(packed, place + process, place + process + name - 1)
+      place = unpack_bytes(SESSION, packed)
+    session.process = sub(packed, place, place + process - 1)
+    session.name = sub(packed, place + process, place + process + name - 1)
     place = place + process + name
     for nth = 1, held do
-      session.held[nth] = struct.unpack('>I7', packed, place + (nth - 1) * 7)
+      session.held[nth] = unpack_bytes('>I7', packed, place + (nth - 1) * 7)
     end
     place = place + held * 7
-    session.waits = place <= #packed and cmsgpack.unpack(string.sub(packed, place)) or {}
+    session.waits = place <= #packed and cmsgpack.unpack(sub(packed, place)) or {}
     session_count = session_count + 1
     if session_count > 20000 then
       sessions_of, session_count = {}, 0
@@ -60,9 +60,9 @@ function pack_session(session)
   session.version = session.version + 1
   local parts = {}
   for nth, id in ipairs(session.held) do
-    parts[nth] = struct.pack('>I7', id)
+    parts[nth] = pack('>I7', id)
   end
-  session.packed = struct.pack(SESSION, session.kind, session.version, session.blocked, session.resumable, session.refused,
+  session.packed = pack(SESSION, session.kind, session.version, session.blocked, session.resumable, session.refused,
     session.requests, #session.held, #session.process, #session.name) .. session.process .. session.name ..
     table.concat(parts) .. (#session.waits > 0 and cmsgpack.pack(session.waits) or '')
   return session.packed
@@ -88,6 +88,10 @@ function check_session(n, name)
   return nil, { 'stale_session', current > 0 and current or false }
 end
 
+local function request_field(session, slot)
+  return 'request:' .. int(session.n) .. ':' .. slot
+end
+
 -- What a request of a session was granted: tasks and tokens in turn; nothing where that is not known.
 function granted_before(session, request)
   if not session.known then
@@ -95,15 +99,15 @@ function granted_before(session, request)
     session.slots = {}
     local fields = {}
     for nth = 0, at_most(session.requests, REQUESTS) - 1 do
-      fields[#fields + 1] = 'request:' .. int(session.n) .. ':' .. nth
+      fields[#fields + 1] = request_field(session, nth)
     end
     if #fields > 0 then
       local values = call('HMGET', P .. 'tasks', unpack(fields))
       for nth, packed in ipairs(values) do
         local length = packed and string.byte(packed)
         if packed then
-          session.slots[nth - 1] = string.sub(packed, 2, 1 + length)
-          session.known[session.slots[nth - 1]] = string.sub(packed, 2 + length)
+          session.slots[nth - 1] = sub(packed, 2, 1 + length)
+          session.known[session.slots[nth - 1]] = sub(packed, 2 + length)
         end
       end
     end
@@ -120,13 +124,13 @@ function remember_request(session, request, granted)
   end
   local parts = {}
   for nth, rec in ipairs(granted) do
-    parts[nth] = struct.pack('>I7I7', rec.id, rec.token)
+    parts[nth] = pack('>I7I7', rec.id, rec.token)
   end
   local leases = table.concat(parts)
   session.slots[slot], session.known[request] = request, leases
   session.requests = session.requests + 1
   save_session(session)
-  write('request:' .. int(session.n) .. ':' .. slot, string.char(#request) .. request .. leases)
+  write(request_field(session, slot), string.char(#request) .. request .. leases)
 end
 
 function refused_key(session)
@@ -138,13 +142,13 @@ function skips(session)
   if session.refused == 0 then
     return nil
   end
-  return function(id)
-    return call('ZSCORE', refused_key(session), id16(id))
+  return function(name16)
+    return call('ZSCORE', refused_key(session), name16)
   end
 end
 
-function refused_until(session, id)
-  return session.refused > 0 and tonumber(call('ZSCORE', refused_key(session), id16(id)) or 0) or 0
+function refused_until(session, rec)
+  return session.refused > 0 and tonumber(call('ZSCORE', refused_key(session), rec.name16) or 0) or 0
 end
 
 function nudge(n)
@@ -152,8 +156,8 @@ function nudge(n)
 end
 
 -- A session is not offered a task for a while.
-function back_off(session, id, at)
-  local key, name = refused_key(session), id16(id)
+function back_off(session, rec, at)
+  local key, name = refused_key(session), rec.name16
   if call('ZADD', key, at, name) == 1 then
     session.refused = session.refused + 1
   end

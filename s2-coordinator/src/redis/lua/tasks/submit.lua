@@ -19,16 +19,16 @@ local function read_new(list, base)
   local head = list[base]
   local key, assignee, kind, trace, after, place
   new.attempts, new.lease, new.timeout, new.start, new.deadline, new.parent, new.bytes, new.priority, new.start_in,
-    new.deadline_in, new.fingerprint, key, assignee, kind, trace, after, place = struct.unpack(HEAD, head)
+    new.deadline_in, new.fingerprint, key, assignee, kind, trace, after, place = unpack_bytes(HEAD, head)
   local function text(length)
     place = place + length
-    return string.sub(head, place - length, place - 1)
+    return sub(head, place - length, place - 1)
   end
   new.key, new.assignee, new.kind, new.trace = text(key), text(assignee), text(kind), text(trace)
   new.after = {}
   for nth = 1, after do
     local code, by_key, on
-    code, by_key, on, place = struct.unpack('>BBI7', head, place)
+    code, by_key, on, place = unpack_bytes('>BBI7', head, place)
     new.after[nth] = { by_key == 1 and text(on) or on, code }
   end
   return new
@@ -39,8 +39,8 @@ local function plan_one(nth, new, firsts, list, parent)
   if new.key ~= '' then
     local used = read('key:' .. new.key)
     if used then
-      local original = struct.unpack('>I7', used)
-      if string.sub(used, 8) ~= new.fingerprint then
+      local original = unpack_bytes('>I7', used)
+      if sub(used, 8) ~= new.fingerprint then
         return nil, { 'task_conflict', new.key, original }
       end
       return { known = original }
@@ -89,7 +89,7 @@ local function resolve(plan, firsts)
         if not used then
           return { 'unknown_key', on }
         end
-        on = struct.unpack('>I7', used)
+        on = unpack_bytes('>I7', used)
       end
     end
     local name = nth and 'n' .. nth or on
@@ -280,15 +280,15 @@ local function add_task(plan, id, after)
   local start = at_least(new.start_in == 1 and now + new.start or new.start, now)
   local deadline = new.deadline > 0 and (new.deadline_in == 1 and now + new.deadline or new.deadline) or 0
   local rec = {
-    id = id, name16 = id16(id), state = WAITING, flags = 0, since = start, failures = 0, children = 0, number = 0, token = 0,
+    id = id, name16 = id16(id), packed = '', touched = false, place = false, waits = false, state = WAITING, flags = 0, since = start, failures = 0, children = 0, number = 0, token = 0,
     resumes = 0, started = 0, till = 0, end_token = 0, end_code = 0, end_at = 0, holder = '', assignee = new.assignee,
   }
   local path = C.critical_path == 1 and plan.path or 0
-  rec.terms = struct.pack(TERMS, new.priority, new.attempts, new.lease, new.timeout, now, start, deadline, plan.depth, path,
+  rec.terms = pack(TERMS, new.priority, new.attempts, new.lease, new.timeout, now, start, deadline, plan.depth, path,
     plan.parent, new.bytes, #new.kind, #new.trace) .. new.kind .. new.trace
   rec.key = order_key(start, new.priority)
   rec.class = enter_class(new.requires)
-  loaded[id] = rec
+  loaded[rec.name16] = rec
   touch(rec)
   write(rec.name16 .. 'd', new.text)
   if #after > 0 then
@@ -302,7 +302,7 @@ local function add_task(plan, id, after)
     touch(parent)
   end
   if new.key ~= '' then
-    write('key:' .. new.key, struct.pack('>I7', id) .. new.fingerprint)
+    write('key:' .. new.key, pack('>I7', id) .. new.fingerprint)
     write(rec.name16 .. 'k', new.key)
     with(rec, FLAG.keyed)
   end

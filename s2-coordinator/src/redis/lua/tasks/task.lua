@@ -1,259 +1,133 @@
 -- Tasks: what each is, and where.
---
--- `tasks` is one hash, so that a step reads and writes all it needs in one command each. Its fields: `m`, the numbers of the
--- scheduler; `<id>`, 16 digits, the state of a task, and after it `d` its text, `f` what it was to come after, `w` what it
--- waits for, `a` what it has waited for while it was blocked, `h` the attempts that failed, `e` how its claims ended, `b` what
--- blocked it, until somebody has it again, `o` what came of it, `k` its key; `key:<key>`; `class:<n>`, `requires:<requirements>`; `kind:<n>`, `offers:<offers>`;
--- `session:<n>`, `name:<name>`, `request:<n>:<place>`.
 
-local WAITING, DELAYED, READY, CLAIMED, BLOCKED, ON_HOLD, DONE, FAILED, CANCELLED, RESUMABLE = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
-local STATES = { [0] = 'waiting', 'delayed', 'ready', 'claimed', 'blocked', 'on_hold', 'done', 'failed', 'cancelled', 'ready' }
+-- Tasks that were read before, by their names, with the bytes in which the server holds them. Few: who claims a task ends it
+-- soon, and memory that is held is marked again and again.
+local tasks_of, task_count = {}, 0
+-- What the other parts use of it.
+local pack_task, terms_of, find_named, find_task, digits, touch, is_finished, is_unfinished, holds, stale,
+  numbers_in, write_numbers, pack_edges, waits_of, write_waits, after_of, history_of, add_run, find_end, remember_end,
+  lose, note, weigh_task, tell, watch
 
--- Flags of a task: somebody has had it since it was assigned; it was redriven; which of its other fields there are; whether
--- somebody wants to know what becomes of it; whether its session waits for it in particular.
-local FLAG = {
-  had = 1, redriven = 2, after = 4, waits = 8, lends = 16, answers = 32, history = 64, ends = 128, blocker = 256,
-  outcome = 512, keyed = 1024, watched = 2048, awaited = 4096,
-}
+do
 
--- What never changes: priority, attempts, lease, time-out, when it was submitted, start, deadline, depth, path, parent, bytes of
--- its text; kind and trace. Then state, flags, class, since when its key counts, key, failures, children, the incarnation and the token of who has
--- it or has blocked it, the token of the claim that this one resumes, since when, until when; the last claim that ended, how
--- and until when; the name of who has it, and in whose own queue it is.
-local TERMS = '>BI4I7I7I7I7I7I4I4I7I4I2I2'
-local TERMS_BYTES = 63
-local PLACE = '>BI2I4I7I7I4I4I7I7I7I7I7I7BI7I2I2'
-
-local ON_FAILURE = { fail = 0, hold = 1, run = 2 }
-local EDGE = '>I7B'
-local EDGE_BYTES = 8
-
--- How a claim ended: by its holder up to here.
-local END = {
-  completed = 1, retrying = 2, given_up = 3, released = 4, refused = 5, blocked = 6, expired = 7, superseded = 8,
-  cancelled = 9, overdue = 10, outdone = 11,
-}
-local LAST_BY_HOLDER = 6
-local ENDED_AS = { 'completed', 'retrying', 'failed', 'released', 'refused', 'blocked' }
-
--- How many ended claims of a task are remembered.
-local MOST_ENDS = 8
--- How much of what is due a step does at most, and how many other tasks it changes because of what it did.
-local MOST_DUE, MOST_UNITS = 250, 250
--- How long a finished task stays at least, so that whoever waits for it is told.
-local TOLD = 1000000
--- What a task occupies besides its texts, about.
-local TASK_BYTES = 400
-
--- version, tasks by state, sessions, classes, waiting claims, chores, bytes of finished tasks, when the oldest of them
--- finished (or 0), when the next timer is armed, tasks in own queues, the last class and kind
-local NUMBERS = '>I7I7I7I7I7I7I7I7I7I7I4I4I4I4I7I7I7I7I7I7'
-
--- What this step knows and changes. `T` are the numbers of the scheduler, nothing before they are read.
-local T, loaded, seen, fetched, pending, changed, timers, soonest, nudged, stealable, units, due_left
--- Numbers that were read before, by prefix.
-local numbers_of = {}
-
-local function has(rec, flag)
-  return bit.band(rec.flags, flag) ~= 0
-end
-
-local function with(rec, flag)
-  rec.flags = bit.bor(rec.flags, flag)
-end
-
-local function without(rec, flag)
-  rec.flags = bit.band(rec.flags, bit.bnot(flag))
-end
-
-local function id16(id)
-  return string.format('%016.0f', id)
-end
-
--- Reads fields of the hash ahead.
-local function fetch(fields)
-  local wanted = {}
-  for _, field in ipairs(fields) do
-    if fetched[field] == nil and pending[field] == nil then
-      wanted[#wanted + 1] = field
-    end
-  end
-  for from = 1, #wanted, 1000 do
-    local values = call('HMGET', P .. 'tasks', unpack(wanted, from, at_most(from + 999, #wanted)))
-    for nth, value in ipairs(values) do
-      fetched[wanted[from + nth - 1]] = value
-    end
-  end
-end
-
-local function read(field)
-  local value = pending[field]
-  if value == nil then
-    value = fetched[field]
-    if value == nil then
-      value = call('HGET', P .. 'tasks', field)
-      fetched[field] = value
-    end
-  end
-  return value
-end
-
-local function write(field, value)
-  pending[field] = value
-end
-
-local function drop(field)
-  pending[field] = false
-end
-
--- Begins the part of a step that is about tasks, and reads these fields along with the numbers.
-local function open(fields)
-  if T then
-    return fields and fetch(fields)
-  end
-  loaded, seen, fetched, pending, changed, timers, soonest = {}, {}, {}, {}, {}, {}, NEVER
-  nudged, stealable, units, due_left = {}, false, MOST_UNITS, MOST_DUE
-  fields = fields or {}
-  local values = call('HMGET', P .. 'tasks', 'm', unpack(fields, 1, at_most(#fields, 1000)))
-  for nth = 2, #values do
-    fetched[fields[nth - 1]] = values[nth]
-  end
-  local packed = values[1]
-  T = numbers_of[P]
-  if not (T and T.packed == packed) then
-    T = { packed = packed }
-    numbers_of[P] = T
-    if packed then
-      T.version, T[0], T[1], T[2], T[3], T[4], T[5], T[6], T[7], T[8], T.sessions, T.classes, T.waiting, T.chores, T.bytes,
-        T.oldest, T.armed, T.own, T.last_class, T.last_kind = struct.unpack(NUMBERS, packed)
-    else
-      T.version, T[0], T[1], T[2], T[3], T[4], T[5], T[6], T[7], T[8] = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
-      T.sessions, T.classes, T.waiting, T.chores, T.bytes, T.oldest, T.armed, T.own, T.last_class, T.last_kind =
-        0, 0, 0, 0, 0, 0, NEVER, 0, 0, 0
-    end
-  end
-end
-
--- Something is due at `at`, whether or not anybody calls.
-local function note_due(at)
-  soonest = at_most(soonest, at)
-end
-
--- Timers, by what is due: the end of a lease, a deadline, a start, the end of the time to resume, an offer after a refusal.
--- Of what is due at the same, the smallest is done first.
-local DUE = { lease = 'a', deadline = 'b', start = 'c', window = 'd', offer = 'e' }
-
-local function arm_timer(item, at)
-  timers[item] = at
-  note_due(at)
-end
-
-local function disarm_timer(item)
-  timers[item] = false
-end
-
-local function write_timers()
-  local adds, removes = {}, {}
-  for item, at in pairs(timers) do
-    if at then
-      adds[#adds + 1], adds[#adds + 2] = at, item
-    else
-      removes[#removes + 1] = item
-    end
-  end
-  for from = 1, #removes, 1000 do
-    call('ZREM', P .. 'timers', unpack(removes, from, at_most(from + 999, #removes)))
-  end
-  for from = 1, #adds, 1000 do
-    call('ZADD', P .. 'timers', unpack(adds, from, at_most(from + 999, #adds)))
-  end
-  timers = {}
-end
-
-local function unpack_task(id, packed)
-  local kind, trace = struct.unpack('>I2I2', packed, TERMS_BYTES - 3)
+local function unpack_task(name16, packed)
+  local kind, trace = unpack_bytes('>I2I2', packed, TERMS_BYTES - 3)
   local begins = TERMS_BYTES + kind + trace
-  local rec = { id = id, name16 = id16(id), terms = string.sub(packed, 1, begins) }
-  local holder, assignee, place
-  rec.state, rec.flags, rec.class, rec.since, rec.key, rec.failures, rec.children, rec.number, rec.token, rec.resumes,
-    rec.started, rec.till, rec.end_token, rec.end_code, rec.end_at, holder, assignee, place =
-    struct.unpack(PLACE, packed, begins + 1)
-  rec.holder = string.sub(packed, place, place + holder - 1)
-  rec.assignee = string.sub(packed, place + holder, place + holder + assignee - 1)
-  return rec
+  local state, flags, class, since, key, failures, children, number_, token, resumes, started, till, end_token, end_code,
+    end_at, holder, assignee, place = unpack_bytes(PLACE, packed, begins + 1)
+  return {
+    id = tonumber(name16), name16 = name16, terms = sub(packed, 1, begins), packed = packed, state = state, flags = flags,
+    class = class, since = since, key = key, failures = failures, children = children, number = number_, token = token,
+    resumes = resumes, started = started, till = till, end_token = end_token, end_code = end_code, end_at = end_at,
+    holder = sub(packed, place, place + holder - 1),
+    assignee = sub(packed, place + holder, place + holder + assignee - 1), touched = false, place = false, waits = false,
+  }
 end
 
-local function pack_task(rec)
-  return rec.terms .. struct.pack(PLACE, rec.state, rec.flags, rec.class, rec.since, rec.key, rec.failures, rec.children,
+function pack_task(rec)
+  return rec.terms .. pack(PLACE, rec.state, rec.flags, rec.class, rec.since, rec.key, rec.failures, rec.children,
     rec.number, rec.token, rec.resumes, rec.started, rec.till, rec.end_token, rec.end_code, rec.end_at, #rec.holder,
     #rec.assignee) .. rec.holder .. rec.assignee
 end
 
+local function keep_task(rec)
+  task_count = task_count + 1
+  if task_count > 300 then
+    tasks_of, task_count = {}, 0
+  end
+  local known_tasks = tasks_of[P]
+  if not known_tasks then
+    known_tasks = {}
+    tasks_of[P] = known_tasks
+  end
+  known_tasks[rec.name16] = rec
+end
+
 -- What never changes of a task, by name.
-local function terms_of(rec)
-  if not rec.lease then
+-- Tasks of one batch have most of it in common.
+local known_terms, terms_count = {}, 0
+
+function terms_of(rec)
+  local terms = known_terms[rec.terms]
+  if not terms then
+    terms = {}
     local kind, trace
-    rec.priority, rec.attempts, rec.lease, rec.timeout, rec.submitted, rec.start, rec.deadline, rec.depth, rec.path,
-      rec.parent, rec.bytes, kind, trace = struct.unpack(TERMS, rec.terms)
-    rec.kind = string.sub(rec.terms, TERMS_BYTES + 1, TERMS_BYTES + kind)
-    rec.trace = string.sub(rec.terms, TERMS_BYTES + kind + 1)
+    terms.priority, terms.attempts, terms.lease, terms.timeout, terms.submitted, terms.start, terms.deadline, terms.depth,
+      terms.path, terms.parent, terms.bytes, kind, trace = unpack_bytes(TERMS, rec.terms)
+    terms.kind = sub(rec.terms, TERMS_BYTES + 1, TERMS_BYTES + kind)
+    terms.trace = trace > 0 and sub(rec.terms, -trace) or nil
+    -- By which other tasks of the same key it is ordered.
+    terms.behind = format('%010.0f', 4294967295 - terms.path)
+    if terms_count >= 1000 then
+      known_terms, terms_count = {}, 0
+    end
+    known_terms[rec.terms], terms_count = terms, terms_count + 1
   end
-  return rec
+  return terms
 end
 
-local function trace_of(rec)
-  local trace = struct.unpack('>I2', rec.terms, TERMS_BYTES - 1)
-  return trace > 0 and string.sub(rec.terms, -trace) or nil
-end
-
-local function find_task(id)
-  local rec = loaded[id]
+function find_named(name16)
+  local rec = loaded[name16]
   if rec == nil then
-    local packed = read(id16(id))
-    rec = packed and unpack_task(id, packed) or false
-    loaded[id] = rec
+    local packed = read(name16)
+    rec = packed and tasks_of[P] and tasks_of[P][name16]
+    if packed and not (rec and rec.packed == packed) then
+      rec = unpack_task(name16, packed)
+      keep_task(rec)
+    end
+    rec = rec or false
+    loaded[name16] = rec
   end
   return rec
 end
 
-local function touch(rec)
+function find_task(id)
+  return find_named(id16(id))
+end
+
+-- The number of a task as text.
+function digits(rec)
+  return string.byte(rec.name16) ~= 48 and rec.name16 or int(rec.id)
+end
+
+function touch(rec)
   if not rec.touched then
     rec.touched = true
     changed[#changed + 1] = rec
   end
 end
 
-local function is_finished(rec)
+function is_finished(rec)
   return rec.state >= DONE and rec.state <= CANCELLED
 end
 
-local function is_unfinished(id)
+function is_unfinished(id)
   local rec = find_task(id)
   return rec and not is_finished(rec)
 end
 
 -- The claim with this token, if it is the current one and its time is not over.
-local function holds(rec, token)
+function holds(rec, token)
   return rec.state == CLAIMED and rec.token == token and rec.till > now
 end
 
-local function stale(rec)
+function stale(rec)
   return { 'stale', rec and rec.state == CLAIMED and rec.token or false }
 end
 
 -- A field of a task that not all have: a list of numbers.
-local function numbers_in(rec, flag, suffix)
+function numbers_in(rec, flag, suffix)
   local list = {}
   if has(rec, flag) then
     local packed = read(rec.name16 .. suffix)
     for place = 1, #packed, 7 do
-      list[#list + 1] = struct.unpack('>I7', packed, place)
+      list[#list + 1] = unpack_bytes('>I7', packed, place)
     end
   end
   return list
 end
 
-local function write_numbers(rec, flag, suffix, list)
+function write_numbers(rec, flag, suffix, list)
   if #list == 0 then
     if has(rec, flag) then
       drop(rec.name16 .. suffix)
@@ -263,7 +137,7 @@ local function write_numbers(rec, flag, suffix, list)
   end
   local parts = {}
   for nth, number_ in ipairs(list) do
-    parts[nth] = struct.pack('>I7', number_)
+    parts[nth] = pack('>I7', number_)
   end
   write(rec.name16 .. suffix, table.concat(parts))
   with(rec, flag)
@@ -273,28 +147,28 @@ end
 local function unpack_edges(packed)
   local edges = {}
   for place = 1, #packed, EDGE_BYTES do
-    local on, code = struct.unpack(EDGE, packed, place)
+    local on, code = unpack_bytes(EDGE, packed, place)
     edges[#edges + 1] = { on, code }
   end
   return edges
 end
 
-local function pack_edges(edges)
+function pack_edges(edges)
   local parts = {}
   for nth, edge in ipairs(edges) do
-    parts[nth] = struct.pack(EDGE, edge[1], edge[2])
+    parts[nth] = pack(EDGE, edge[1], edge[2])
   end
   return table.concat(parts)
 end
 
-local function waits_of(rec)
+function waits_of(rec)
   if not rec.waits then
     rec.waits = has(rec, FLAG.waits) and unpack_edges(read(rec.name16 .. 'w')) or {}
   end
   return rec.waits
 end
 
-local function write_waits(rec)
+function write_waits(rec)
   touch(rec)
   if #rec.waits > 0 then
     rec.waits_changed = true
@@ -306,16 +180,16 @@ local function write_waits(rec)
   end
 end
 
-local function after_of(rec)
+function after_of(rec)
   return has(rec, FLAG.after) and unpack_edges(read(rec.name16 .. 'f')) or {}
 end
 
-local function history_of(rec)
+function history_of(rec)
   return has(rec, FLAG.history) and cmsgpack.unpack(read(rec.name16 .. 'h')) or {}
 end
 
 -- An attempt that failed: who, token, when it began and ended, how (`failed`, `timed_out`, `lost`), why.
-local function add_run(rec, ended, how, reason)
+function add_run(rec, ended, how, reason)
   local history = history_of(rec)
   history[#history + 1] = { rec.holder, rec.token, rec.started, ended, how, reason or false }
   write(rec.name16 .. 'h', cmsgpack.pack(history))
@@ -328,7 +202,7 @@ local function ends_of(rec)
 end
 
 -- How a claim of a task ended, if that is remembered: how, until when, what else.
-local function find_end(rec, token)
+function find_end(rec, token)
   for _, each in ipairs(ends_of(rec)) do
     if each[1] == token then
       return each[2], each[3], each[4]
@@ -339,7 +213,7 @@ local function find_end(rec, token)
   end
 end
 
-local function remember_end(rec, token, code, at, extra)
+function remember_end(rec, token, code, at, extra)
   touch(rec)
   local ends = (has(rec, FLAG.ends) or extra or rec.end_token ~= 0) and ends_of(rec) or nil
   if ends then
@@ -362,23 +236,26 @@ local function remember_end(rec, token, code, at, extra)
 end
 
 -- A claim is over, unless its holder has just ended it.
-local function lose(rec, code, extra)
+function lose(rec, code, extra)
   if rec.state == CLAIMED and rec.end_token ~= rec.token then
     remember_end(rec, rec.token, code, 0, extra)
   end
 end
 
 -- Keeps an entry about a task. The parameters are JSON, names and values; names of sessions need no escaping.
-local function note(operation, rec, params, severity, traced)
-  local trace = traced and trace_of(rec)
-  record('{"component":"task","operation":"' .. operation .. '","subject":"' .. int(rec.id) .. '","params":{' .. params ..
+function note(operation, rec, params, severity, traced)
+  local trace = traced and terms_of(rec).trace
+  record('{"component":"task","operation":"' .. operation .. '","subject":"' .. digits(rec) .. '","params":{' .. params ..
     '},"severity":"' .. (severity or 'INFO') .. '"' .. (trace and ',"trace":"' .. trace .. '"' or '') .. '}')
 end
 
+local WEIGHED = { FLAG.outcome, 'o', FLAG.history, 'h', FLAG.ends, 'e', FLAG.answers, 'a' }
+
 -- About how many bytes a finished task occupies.
-local function weigh_task(rec)
+function weigh_task(rec)
   local bytes = TASK_BYTES + #rec.terms + terms_of(rec).bytes
-  for flag, suffix in pairs({ [FLAG.outcome] = 'o', [FLAG.history] = 'h', [FLAG.ends] = 'e', [FLAG.answers] = 'a' }) do
+  for nth = 1, #WEIGHED, 2 do
+    local flag, suffix = WEIGHED[nth], WEIGHED[nth + 1]
     if has(rec, flag) then
       local value = pending[rec.name16 .. suffix]
       bytes = bytes + (value and #value or call('HSTRLEN', P .. 'tasks', rec.name16 .. suffix))
@@ -388,19 +265,21 @@ local function weigh_task(rec)
 end
 
 -- Whoever wants to know what becomes of a task looks again.
-local function tell(rec)
+function tell(rec)
   if has(rec, FLAG.watched) then
     without(rec, FLAG.watched)
     touch(rec)
-    wake_tails('task ' .. int(rec.id))
+    wake_tails('task ' .. digits(rec))
   end
 end
 
 -- The calling process is told when something becomes of a task.
-local function watch(rec)
-  call('SADD', P .. 'tails:task ' .. int(rec.id), CHANNEL)
+function watch(rec)
+  call('SADD', P .. 'tails:task ' .. digits(rec), CHANNEL)
   if not has(rec, FLAG.watched) then
     with(rec, FLAG.watched)
     touch(rec)
   end
+end
+
 end

@@ -25,11 +25,11 @@ local function expire_lease(rec, at)
 end
 
 local function fire(item, at)
-  local what, rec = string.sub(item, 1, 1), find_task(tonumber(string.sub(item, 2, 17)))
+  local what, rec = sub(item, 1, 1), find_named(sub(item, 2, 17))
   if what == DUE.offer then
-    local session = find_session(tonumber(string.sub(item, 18)))
+    local session = find_session(tonumber(sub(item, 18)))
     if session then
-      session.refused = session.refused - call('ZREM', refused_key(session), string.sub(item, 2, 17))
+      session.refused = session.refused - call('ZREM', refused_key(session), sub(item, 2, 17))
       save_session(session)
       nudge(session.n)
     end
@@ -59,7 +59,7 @@ local function forget()
       T.oldest = 0
       break
     end
-    local at, id = struct.unpack('>I7I7', first)
+    local at, id = unpack_bytes('>I7I7', first)
     local rec = find_task(id)
     local current = rec and is_finished(rec) and rec.till == at
     local too_old = C.finished_age and now - at >= C.finished_age
@@ -80,7 +80,8 @@ local function forget()
         drop(rec.name16 .. suffix)
       end
       tell(rec)
-      loaded[id], rec.forgotten = false, true
+      loaded[rec.name16], rec.forgotten = false, true
+      tasks_of[P][rec.name16] = nil
       forgotten, through = forgotten + 1, id
     end
   end
@@ -128,7 +129,7 @@ local function sweep_tasks()
       call('ZRANGE', P .. 'timers', '-inf', int(now), 'BYSCORE', 'LIMIT', 0, due_left, 'WITHSCORES') or {}
     local fields = {}
     for nth = 1, #items, 2 do
-      fields[#fields + 1] = string.sub(items[nth], 2, 17)
+      fields[#fields + 1] = sub(items[nth], 2, 17)
     end
     fetch(fields)
     for nth = 1, #items, 2 do
@@ -208,7 +209,7 @@ function part(session, newer)
   end
   if session.resumable > 0 then
     for _, member in ipairs(call('ZRANGE', P .. 'resumable:' .. n, 0, -1)) do
-      add_chore('desert ' .. int(tonumber(string.sub(member, 11))))
+      add_chore('desert ' .. int(tonumber(sub(member, 11))))
     end
     call('DEL', P .. 'resumable:' .. n)
   end
@@ -270,8 +271,11 @@ local function save_tasks()
       if rec.waits_changed and #rec.waits > 0 then
         write(rec.name16 .. 'w', pack_edges(rec.waits))
       end
-      write(rec.name16, pack_task(rec))
+      rec.packed, rec.touched = pack_task(rec), false
+      write(rec.name16, rec.packed)
     end
+    -- What else there is of it is read anew when it is needed.
+    rec.waits, rec.waits_changed, rec.place = false, nil, false
   end
   if has_chores() then
     note_due(now)
@@ -290,7 +294,7 @@ local function save_tasks()
     T.armed = soonest
     arm('tasks', soonest)
   end
-  local packed = struct.pack(NUMBERS, T.version, T[0], T[1], T[2], T[3], T[4], T[5], T[6], T[7], T[8], T.sessions, T.classes,
+  local packed = pack(NUMBERS, T.version, T[0], T[1], T[2], T[3], T[4], T[5], T[6], T[7], T[8], T.sessions, T.classes,
     T.waiting, T.chores, T.bytes, T.oldest, T.armed, T.own, T.last_class, T.last_kind)
   T.moved = nil
   if packed ~= T.packed then
@@ -319,7 +323,7 @@ tasks.begin = function()
 end
 
 tasks.forget = function()
-  numbers_of, queues_of, sessions_of, session_count = {}, {}, {}, 0
+  numbers_of, queues_of, sessions_of, session_count, tasks_of, task_count = {}, {}, {}, 0, {}, 0
   new_chores, next_chore, changed_sessions = {}, 1, {}
 end
 

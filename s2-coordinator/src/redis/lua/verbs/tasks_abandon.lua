@@ -1,8 +1,8 @@
 -- tasks_abandon <task> <token>: nobody cares for this claim any more.
 local function verb()
-  open({ id16(tonumber(ARGV[5])) })
+  open({ name_of(ARGV[5]) })
   begin_queues()
-  local rec, token = find_task(tonumber(ARGV[5])), tonumber(ARGV[6])
+  local rec, token = find_named(name_of(ARGV[5])), tonumber(ARGV[6])
   if rec and rec.state == CLAIMED and rec.resumes == token then
     -- It was resumed, and nobody has heard of it.
     release_task(rec)

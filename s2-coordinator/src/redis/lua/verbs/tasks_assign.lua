@@ -1,8 +1,8 @@
 -- tasks_assign <task> <name or empty>
 local function verb()
-  open({ id16(tonumber(ARGV[5])), 'name:' .. ARGV[6] })
+  open({ name_of(ARGV[5]), 'name:' .. ARGV[6] })
   begin_queues()
-  local rec, to = find_task(tonumber(ARGV[5])), ARGV[6]
+  local rec, to = find_named(name_of(ARGV[5])), ARGV[6]
   if not rec then
     return { 'unknown_task', tonumber(ARGV[5]) }
   elseif rec.state ~= WAITING and rec.state ~= DELAYED and rec.state ~= READY and rec.state ~= ON_HOLD then

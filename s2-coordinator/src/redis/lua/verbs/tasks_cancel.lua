@@ -1,8 +1,8 @@
 -- tasks_cancel <task> <reason>
 local function verb()
-  open({ id16(tonumber(ARGV[5])) })
+  open({ name_of(ARGV[5]) })
   begin_queues()
-  local rec, reason = find_task(tonumber(ARGV[5])), ARGV[6]
+  local rec, reason = find_named(name_of(ARGV[5])), ARGV[6]
   if not rec then
     return { 'unknown_task', tonumber(ARGV[5]) }
   elseif is_finished(rec) then

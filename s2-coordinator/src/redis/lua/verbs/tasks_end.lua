@@ -3,7 +3,7 @@ local function verb()
   local count, place, endings, fields = tonumber(ARGV[5]), 6, {}, {}
   for nth = 1, count do
     endings[nth], place = read_ending(place)
-    fields[nth] = id16(endings[nth].id)
+    fields[nth] = endings[nth].name16
   end
   local n, name, request, max = tonumber(ARGV[place]), ARGV[place + 1], ARGV[place + 2], tonumber(ARGV[place + 3])
   if n > 0 then

@@ -12,7 +12,7 @@ local function verb()
     end
     fetch(fields)
     for nth = from, from + #fields - 1 do
-      local rec = find_task(tonumber(ids[nth]))
+      local rec = find_named(ids[nth])
       if rec and (state == '' or STATES[rec.state] == state) and (kind == '' or terms_of(rec).kind == kind) and
         (not parent or terms_of(rec).parent == parent) and (session == '' or session_of(rec) == session) then
         local described = describe_task(rec)

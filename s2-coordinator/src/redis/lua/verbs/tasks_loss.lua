@@ -1,7 +1,7 @@
 -- tasks_loss <task> <token>: why a claim is over; nothing while it is not: then the process is told once when it is.
 local function verb()
-  open({ id16(tonumber(ARGV[5])) })
-  local rec, token = find_task(tonumber(ARGV[5])), tonumber(ARGV[6])
+  open({ name_of(ARGV[5]) })
+  local rec, token = find_named(name_of(ARGV[5])), tonumber(ARGV[6])
   if not rec then
     return { 'ok', { 'forgotten' } }
   elseif rec.state == CLAIMED and rec.token == token then

@@ -1,9 +1,9 @@
 -- tasks_outcome <task> <wait>: `done` result; `failed` cause, other task, history; `cancelled` reason; nothing while it is not
 -- finished: then the process is told once when something becomes of it.
 local function verb()
-  local id = id16(tonumber(ARGV[5]))
+  local id = name_of(ARGV[5])
   open({ id, id .. 'o' })
-  local rec = find_task(tonumber(ARGV[5]))
+  local rec = find_named(name_of(ARGV[5]))
   if not rec then
     return { 'unknown_task', tonumber(ARGV[5]) }
   elseif not is_finished(rec) then

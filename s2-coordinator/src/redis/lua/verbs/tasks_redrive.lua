@@ -45,7 +45,7 @@ local function revive(rec)
     end
     -- What was overdue may take its time now.
     if terms_of(rec).deadline > now then
-      arm_timer(DUE.deadline .. rec.name16, rec.deadline)
+      arm_timer(DUE.deadline .. rec.name16, terms_of(rec).deadline)
     end
   end
   local old = rec.key
@@ -81,12 +81,12 @@ end
 local function verb()
   local fields, answers, anew, requires = {}, {}, {}, {}
   for place = 5, #ARGV do
-    fields[#fields + 1] = id16(tonumber(ARGV[place]))
+    fields[#fields + 1] = name_of(ARGV[place])
   end
   open(fields)
   begin_queues()
   for place = 5, #ARGV do
-    local rec = find_task(tonumber(ARGV[place]))
+    local rec = find_named(name_of(ARGV[place]))
     if not rec then
       return { 'unknown_task', tonumber(ARGV[place]) }
     end

@@ -2,12 +2,12 @@
 local function verb()
   local fields, answers = {}, {}
   for place = 5, #ARGV, 2 do
-    fields[#fields + 1] = id16(tonumber(ARGV[place]))
+    fields[#fields + 1] = name_of(ARGV[place])
   end
   open(fields)
   begin_queues()
   for place = 5, #ARGV, 2 do
-    local rec, token = find_task(tonumber(ARGV[place])), tonumber(ARGV[place + 1])
+    local rec, token = find_named(name_of(ARGV[place])), tonumber(ARGV[place + 1])
     if rec and holds(rec, token) then
       rec.till = lease_end(rec)
       arm_timer(DUE.lease .. rec.name16, rec.till)

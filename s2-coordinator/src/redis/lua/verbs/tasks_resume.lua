@@ -1,13 +1,13 @@
 -- tasks_resume <n> <name> <task> <token>: `waits` where the help is not there yet.
 local function verb()
   local n, token = tonumber(ARGV[5]), tonumber(ARGV[8])
-  open({ 'session:' .. ARGV[5], id16(tonumber(ARGV[7])) })
+  open({ 'session:' .. ARGV[5], name_of(ARGV[7]) })
   begin_queues()
   local session, wrong = check_session(n, ARGV[6])
   if not session then
     return wrong
   end
-  local rec = find_task(tonumber(ARGV[7]))
+  local rec = find_named(name_of(ARGV[7]))
   local its = rec and rec.number == n
   if its and rec.state == CLAIMED and rec.resumes == token then
     return { 'ok', { describe_grant(rec) } }

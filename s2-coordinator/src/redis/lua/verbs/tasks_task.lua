@@ -1,7 +1,7 @@
 -- tasks_task <task>: number, terms, text, what it was to come after, state, failures, session.
 local function verb()
-  local id = id16(tonumber(ARGV[5]))
+  local id = name_of(ARGV[5])
   open({ id, id .. 'd' })
-  local rec = find_task(tonumber(ARGV[5]))
+  local rec = find_named(name_of(ARGV[5]))
   return rec and { 'ok', describe_task(rec) } or { 'unknown_task', tonumber(ARGV[5]) }
 end

@@ -1,8 +1,8 @@
 -- tasks_unblock <task>
 local function verb()
-  open({ id16(tonumber(ARGV[5])) })
+  open({ name_of(ARGV[5]) })
   begin_queues()
-  local rec = find_task(tonumber(ARGV[5]))
+  local rec = find_named(name_of(ARGV[5]))
   if not rec then
     return { 'unknown_task', tonumber(ARGV[5]) }
   elseif rec.state ~= BLOCKED then

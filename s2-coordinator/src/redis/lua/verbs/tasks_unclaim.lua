@@ -7,7 +7,7 @@ local function verb()
     stop_waiting_to_claim(session, ARGV[6])
     local leases = granted_before(session, ARGV[6]) or ''
     for place = 1, #leases, 14 do
-      local id, token = struct.unpack('>I7I7', leases, place)
+      local id, token = unpack_bytes('>I7I7', leases, place)
       local rec = find_task(id)
       if rec and holds(rec, token) then
         release_task(rec)

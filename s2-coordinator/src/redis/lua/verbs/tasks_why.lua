@@ -49,7 +49,7 @@ local function all_refused(rec, class)
     for _, name in ipairs(names) do
       local session = named(name)
       if may(Q.kinds[session.kind], class.id) then
-        local till = refused_until(session, rec.id)
+        local till = refused_until(session, rec)
         if till == 0 then
           return nil
         end
@@ -70,7 +70,7 @@ local function why_ready(rec)
     if not session then
       return { 'absent', rec.assignee }
     end
-    local till = refused_until(session, rec.id)
+    local till = refused_until(session, rec)
     if till > 0 then
       return { 'refused', till }
     end
@@ -117,8 +117,8 @@ local function why(rec)
 end
 
 local function verb()
-  open({ id16(tonumber(ARGV[5])) })
+  open({ name_of(ARGV[5]) })
   begin_queues()
-  local rec = find_task(tonumber(ARGV[5]))
+  local rec = find_named(name_of(ARGV[5]))
   return rec and { 'ok', why(rec) } or { 'unknown_task', tonumber(ARGV[5]) }
 end

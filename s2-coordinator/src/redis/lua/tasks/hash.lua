@@ -1,0 +1,184 @@
+-- What a step reads and writes about tasks.
+--
+-- `tasks` is one hash, so that a step reads and writes all it needs in one command each. Its fields: `m`, the numbers of the
+-- scheduler; `<id>`, 16 digits, the state of a task, and after it `d` its text, `f` what it was to come after, `w` what it
+-- waits for, `a` what it has waited for while it was blocked, `h` the attempts that failed, `e` how its claims ended, `b` what
+-- blocked it, until somebody has it again, `o` what came of it, `k` its key; `key:<key>`; `class:<n>`, `requires:<requirements>`; `kind:<n>`, `offers:<offers>`;
+-- `session:<n>`, `name:<name>`, `request:<n>:<place>`.
+
+local WAITING, DELAYED, READY, CLAIMED, BLOCKED, ON_HOLD, DONE, FAILED, CANCELLED, RESUMABLE = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+local STATES = { [0] = 'waiting', 'delayed', 'ready', 'claimed', 'blocked', 'on_hold', 'done', 'failed', 'cancelled', 'ready' }
+
+-- Flags of a task: somebody has had it since it was assigned; it was redriven; which of its other fields there are; whether
+-- somebody wants to know what becomes of it; whether its session waits for it in particular.
+local FLAG = {
+  had = 1, redriven = 2, after = 4, waits = 8, lends = 16, answers = 32, history = 64, ends = 128, blocker = 256,
+  outcome = 512, keyed = 1024, watched = 2048, awaited = 4096,
+}
+
+-- What never changes: priority, attempts, lease, time-out, when it was submitted, start, deadline, depth, path, parent, bytes of
+-- its text; kind and trace. Then state, flags, class, since when its key counts, key, failures, children, the incarnation and the token of who has
+-- it or has blocked it, the token of the claim that this one resumes, since when, until when; the last claim that ended, how
+-- and until when; the name of who has it, and in whose own queue it is.
+local TERMS = '>BI4I7I7I7I7I7I4I4I7I4I2I2'
+local TERMS_BYTES = 63
+local PLACE = '>BI2I4I7I7I4I4I7I7I7I7I7I7BI7I2I2'
+
+local ON_FAILURE = { fail = 0, hold = 1, run = 2 }
+local EDGE = '>I7B'
+local EDGE_BYTES = 8
+
+-- How a claim ended: by its holder up to here.
+local END = {
+  completed = 1, retrying = 2, given_up = 3, released = 4, refused = 5, blocked = 6, expired = 7, superseded = 8,
+  cancelled = 9, overdue = 10, outdone = 11,
+}
+local LAST_BY_HOLDER = 6
+local ENDED_AS = { 'completed', 'retrying', 'failed', 'released', 'refused', 'blocked' }
+
+-- How many ended claims of a task are remembered.
+local MOST_ENDS = 8
+-- How much of what is due a step does at most, and how many other tasks it changes because of what it did.
+local MOST_DUE, MOST_UNITS = 250, 250
+-- How long a finished task stays at least, so that whoever waits for it is told.
+local TOLD = 1000000
+-- What a task occupies besides its texts, about.
+local TASK_BYTES = 400
+
+-- version, tasks by state, sessions, classes, waiting claims, chores, bytes of finished tasks, when the oldest of them
+-- finished (or 0), when the next timer is armed, tasks in own queues, the last class and kind
+local NUMBERS = '>I7I7I7I7I7I7I7I7I7I7I4I4I4I4I7I7I7I7I7I7'
+
+-- The server's own functions, which are not there yet when a library is loaded.
+local band, bor, bnot, pack, unpack_bytes, sub, format
+
+-- What this step knows and changes. `T` are the numbers of the scheduler, nothing before they are read.
+local T, loaded, seen, fetched, pending, changed, timers, soonest, nudged, stealable, units, due_left
+-- Numbers that were read before, by prefix.
+local numbers_of = {}
+
+local function has(rec, flag)
+  return band(rec.flags, flag) ~= 0
+end
+
+local function with(rec, flag)
+  rec.flags = bor(rec.flags, flag)
+end
+
+local function without(rec, flag)
+  rec.flags = band(rec.flags, bnot(flag))
+end
+
+-- Sixteen digits: so numbers sort as text, and few have to be told anew.
+local function id16(id)
+  return format('%016.0f', id)
+end
+
+-- The sixteen digits of a number that is told as text.
+local function name_of(text)
+  return #text == 16 and text or id16(tonumber(text))
+end
+
+-- Reads fields of the hash ahead.
+local function fetch(fields)
+  local wanted = {}
+  for _, field in ipairs(fields) do
+    if fetched[field] == nil and pending[field] == nil then
+      wanted[#wanted + 1] = field
+    end
+  end
+  for from = 1, #wanted, 1000 do
+    local values = call('HMGET', P .. 'tasks', unpack(wanted, from, at_most(from + 999, #wanted)))
+    for nth, value in ipairs(values) do
+      fetched[wanted[from + nth - 1]] = value
+    end
+  end
+end
+
+local function read(field)
+  local value = pending[field]
+  if value == nil then
+    value = fetched[field]
+    if value == nil then
+      value = call('HGET', P .. 'tasks', field)
+      fetched[field] = value
+    end
+  end
+  return value
+end
+
+local function write(field, value)
+  pending[field] = value
+end
+
+local function drop(field)
+  pending[field] = false
+end
+
+-- Begins the part of a step that is about tasks, and reads these fields along with the numbers.
+local function open(fields)
+  if T then
+    return fields and fetch(fields)
+  end
+  if not band then
+    band, bor, bnot, pack, unpack_bytes, sub, format = bit.band, bit.bor, bit.bnot, struct.pack, struct.unpack,
+      string.sub, string.format
+  end
+  loaded, seen, fetched, pending, changed, timers, soonest = {}, {}, {}, {}, {}, {}, NEVER
+  nudged, stealable, units, due_left = {}, false, MOST_UNITS, MOST_DUE
+  fields = fields or {}
+  local values = call('HMGET', P .. 'tasks', 'm', unpack(fields, 1, at_most(#fields, 1000)))
+  for nth = 2, #values do
+    fetched[fields[nth - 1]] = values[nth]
+  end
+  local packed = values[1]
+  T = numbers_of[P]
+  if not (T and T.packed == packed) then
+    T = { packed = packed }
+    numbers_of[P] = T
+    if packed then
+      T.version, T[0], T[1], T[2], T[3], T[4], T[5], T[6], T[7], T[8], T.sessions, T.classes, T.waiting, T.chores, T.bytes,
+        T.oldest, T.armed, T.own, T.last_class, T.last_kind = unpack_bytes(NUMBERS, packed)
+    else
+      T.version, T[0], T[1], T[2], T[3], T[4], T[5], T[6], T[7], T[8] = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+      T.sessions, T.classes, T.waiting, T.chores, T.bytes, T.oldest, T.armed, T.own, T.last_class, T.last_kind =
+        0, 0, 0, 0, 0, 0, NEVER, 0, 0, 0
+    end
+  end
+end
+
+-- Something is due at `at`, whether or not anybody calls.
+local function note_due(at)
+  soonest = at_most(soonest, at)
+end
+
+-- Timers, by what is due: the end of a lease, a deadline, a start, the end of the time to resume, an offer after a refusal.
+-- Of what is due at the same, the smallest is done first.
+local DUE = { lease = 'a', deadline = 'b', start = 'c', window = 'd', offer = 'e' }
+
+local function arm_timer(item, at)
+  timers[item] = at
+  note_due(at)
+end
+
+local function disarm_timer(item)
+  timers[item] = false
+end
+
+local function write_timers()
+  local adds, removes = {}, {}
+  for item, at in pairs(timers) do
+    if at then
+      adds[#adds + 1], adds[#adds + 2] = at, item
+    else
+      removes[#removes + 1] = item
+    end
+  end
+  for from = 1, #removes, 1000 do
+    call('ZREM', P .. 'timers', unpack(removes, from, at_most(from + 999, #removes)))
+  end
+  for from = 1, #adds, 1000 do
+    call('ZADD', P .. 'timers', unpack(adds, from, at_most(from + 999, #adds)))
+  end
+  timers = {}
+end
