@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ops::Range;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use s2_coordinator::{
     Config, DeadLetters, Delivery, Error, Event, EventBus, EventBusExt, EventType, Group, GroupName, IdempotencyKey,
     NewEvent, Random, RedisBus, RedisStore, Retention, Start, Subscribe, Subscription, SwarmId, Topic,
 };
+use s2_tests::chaos::{Chaos, RECOVERY, TICK, Tally, below, seed};
 use s2_tests::counts;
 use s2_tests::servers::RedisServer;
-use s2_tests::workers::{Worker, is_worker};
+use s2_tests::workers::is_worker;
 use tokio::task::{JoinHandle, JoinSet};
 
 const INPUTS: Topic = Topic::from_static("inputs");
@@ -28,55 +28,9 @@ const FLEET: SwarmId = SwarmId::from_static("kill");
 
 const PRODUCERS: usize = 2;
 const CONSUMERS: usize = 4;
-/// How many numbers a producer has for its events.
-const NUMBERS: u64 = 1_000_000;
 /// Producers pause while more than so many events wait to be handled.
 const BACKLOG: u64 = 500;
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
-const TICK: Duration = Duration::from_millis(2);
-/// How long a paused server pauses.
-const PAUSE: Duration = Duration::from_millis(500);
-/// How long the work may stand still once there is no fault any more.
-const RECOVERY: Duration = Duration::from_secs(60);
-
-/// As many of each kind as among twenty faults.
-const DECK: [Fault; 20] = [
-    Fault::KillProducer,
-    Fault::KillProducer,
-    Fault::KillConsumer,
-    Fault::KillConsumer,
-    Fault::KillConsumer,
-    Fault::StopProducer,
-    Fault::StopConsumer,
-    Fault::StopConsumer,
-    Fault::StopConsumer,
-    Fault::KillServer,
-    Fault::KillServer,
-    Fault::KillServer,
-    Fault::StopServer,
-    Fault::StopServer,
-    Fault::StopServer,
-    Fault::PauseServer,
-    Fault::CutConnections,
-    Fault::CutConnections,
-    Fault::ForgetScripts,
-    Fault::ForgetScripts,
-];
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Fault {
-    KillProducer,
-    KillConsumer,
-    StopProducer,
-    StopConsumer,
-    // These need the server.
-    KillServer,
-    StopServer,
-    PauseServer,
-    CutConnections,
-    ForgetScripts,
-}
-
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 // What all processes have in common.
@@ -124,14 +78,6 @@ fn event(topic: Topic, data: String) -> NewEvent {
 
 fn numbers(event: &Event) -> Outcome<Vec<u64>> {
     Ok(std::str::from_utf8(&event.data)?.split(' ').map(str::parse).collect::<Result<_, _>>()?)
-}
-
-fn below(random: &mut Random, end: u64) -> u64 {
-    u64::try_from(random.bits() % u128::from(end)).expect("less than a u64")
-}
-
-fn millis(random: &mut Random, range: Range<u64>) -> Duration {
-    Duration::from_millis(range.start + below(random, range.end - range.start))
 }
 
 /// A number that the worker was given.
@@ -288,251 +234,6 @@ fn after<T>(settled: Result<T, Error>, done: &'static str) -> Outcome<&'static s
     }
 }
 
-// The chaos.
-
-/// A process, and until when it stands still.
-struct Slot {
-    role: &'static str,
-    worker: Worker,
-    stopped: Option<Instant>,
-}
-
-/// Where the server is while it is not there.
-#[derive(Clone, Copy)]
-struct Outage {
-    fault: Fault,
-    until: Instant,
-}
-
-#[derive(Default)]
-struct Tally {
-    faults: u32,
-    /// The longest time from the end of a fault until something was done, unless an outage came in between.
-    recovery: Option<Duration>,
-}
-
-struct Chaos<'a> {
-    server: &'a RedisServer,
-    random: Random,
-    workers: Vec<Slot>,
-    outage: Option<Outage>,
-    next_number: u64,
-    acked: Vec<Range<u64>>,
-    /// How often workers said what.
-    said: BTreeMap<String, u64>,
-    tallies: BTreeMap<Fault, Tally>,
-    /// Faults after which nothing was done so far, and when each of them ended.
-    recovering: Vec<(Fault, Instant)>,
-    last: Option<Fault>,
-}
-
-impl<'a> Chaos<'a> {
-    fn new(server: &'a RedisServer, seed: u64) -> Self {
-        let mut chaos = Self {
-            server,
-            random: Random::from_seed(seed),
-            workers: Vec::new(),
-            outage: None,
-            next_number: 0,
-            acked: Vec::new(),
-            said: BTreeMap::new(),
-            tallies: BTreeMap::new(),
-            recovering: Vec::new(),
-            last: None,
-        };
-        let roles = [["producer"].repeat(PRODUCERS), ["consumer"].repeat(CONSUMERS)].concat();
-        for role in roles {
-            let worker = chaos.spawn(role);
-            chaos.workers.push(Slot { role, worker, stopped: None });
-        }
-        chaos
-    }
-
-    fn spawn(&mut self, role: &str) -> Worker {
-        let (first, seed) = (self.next_number, below(&mut self.random, u64::MAX));
-        self.next_number += NUMBERS;
-        let (first, seed) = (first.to_string(), seed.to_string());
-        Worker::spawn(role, &[("URL", self.server.url()), ("FIRST", first), ("SEED", seed)])
-    }
-
-    /// So many faults, at any time: during an outage, too.
-    fn rage(&mut self, faults: u32) {
-        let mut deck: Vec<Fault> = DECK.iter().copied().cycle().take(faults as usize).collect();
-        deck.sort_by_cached_key(|_| self.random.bits());
-        self.until_something_is_done();
-        for fault in deck {
-            self.strike(fault);
-            let pause = Instant::now() + millis(&mut self.random, 20..200);
-            self.until("time passes", |_| Instant::now() >= pause);
-            if below(&mut self.random, 2) == 0 {
-                self.until_something_is_done();
-            }
-        }
-        self.until("the server is back", |chaos| chaos.outage.is_none());
-        self.workers.iter_mut().for_each(Slot::resume);
-        self.until_something_is_done();
-    }
-
-    fn strike(&mut self, fault: Fault) {
-        if fault >= Fault::KillServer {
-            self.until("the server is back", |chaos| chaos.outage.is_none());
-        }
-        self.look();
-        let struck = Instant::now();
-        let (random, server) = (&mut self.random, self.server);
-        match fault {
-            Fault::KillProducer => self.kill("producer"),
-            Fault::KillConsumer => self.kill("consumer"),
-            Fault::StopProducer => self.stop("producer"),
-            Fault::StopConsumer => self.stop("consumer"),
-            Fault::KillServer | Fault::StopServer => {
-                let killed = fault == Fault::KillServer;
-                let outage = if killed { millis(random, 0..1_000) } else { millis(random, 100..3_000) };
-                if killed {
-                    server.kill();
-                } else {
-                    server.stop();
-                }
-                self.outage = Some(Outage { fault, until: Instant::now() + outage });
-            }
-            Fault::PauseServer | Fault::CutConnections | Fault::ForgetScripts => annoy(server, fault),
-        }
-        self.last = Some(fault);
-        self.tallies.entry(fault).or_default().faults += 1;
-        let ended = struck + if fault == Fault::PauseServer { PAUSE } else { Duration::ZERO };
-        match self.outage {
-            // What comes with an outage is not told apart from it.
-            Some(_) => self.recovering.clear(),
-            None => self.recovering.push((fault, ended)),
-        }
-    }
-
-    /// One of those of a role that are allowed.
-    fn pick(&mut self, role: &str, allowed: impl Fn(&Slot) -> bool) -> usize {
-        let those = |(_, slot): &(usize, &Slot)| slot.role == role && allowed(slot);
-        let those: Vec<usize> = self.workers.iter().enumerate().filter(those).map(|(nth, _)| nth).collect();
-        let nth = below(&mut self.random, those.len() as u64);
-        those[usize::try_from(nth).expect("a small number")]
-    }
-
-    fn kill(&mut self, role: &'static str) {
-        let nth = self.pick(role, |_| true);
-        self.workers[nth].worker.kill();
-        self.listen(nth, RECOVERY);
-        let worker = self.spawn(role);
-        self.workers[nth] = Slot { role, worker, stopped: None };
-    }
-
-    /// Stops one, but never the last one of its role.
-    fn stop(&mut self, role: &str) {
-        let stop = Instant::now() + millis(&mut self.random, 100..3_000);
-        let nth = self.pick(role, |slot| slot.stopped.is_none());
-        if self.workers.iter().filter(|slot| slot.role == role && slot.stopped.is_none()).count() == 1 {
-            self.workers.iter_mut().filter(|slot| slot.role == role).for_each(Slot::resume);
-        }
-        self.workers[nth].worker.stop();
-        self.workers[nth].stopped = Some(stop);
-    }
-
-    fn until_something_is_done(&mut self) {
-        let before = self.done();
-        self.until("something is done", |chaos| chaos.outage.is_none() && chaos.done() > before);
-    }
-
-    fn done(&self) -> u64 {
-        self.said.get("done").copied().unwrap_or(0)
-    }
-
-    /// Goes on with what is due until something is so.
-    fn until(&mut self, what: &str, so: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + RECOVERY;
-        loop {
-            self.look();
-            if so(self) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{RECOVERY:?} after {:?}: it is not so that {what}", self.last);
-            thread::sleep(TICK);
-        }
-    }
-
-    /// Hears what workers say, and ends what is to end.
-    fn look(&mut self) {
-        let before = self.done();
-        for nth in 0..self.workers.len() {
-            self.listen(nth, Duration::ZERO);
-            let slot = &mut self.workers[nth];
-            if slot.stopped.is_some_and(|until| until <= Instant::now()) {
-                slot.resume();
-            }
-        }
-        let now = Instant::now();
-        if self.done() > before {
-            for (fault, ended) in self.recovering.extract_if(.., |(_, ended)| *ended <= now) {
-                let recovery = &mut self.tallies.entry(fault).or_default().recovery;
-                *recovery = (*recovery).max(Some(now.duration_since(ended)));
-            }
-        }
-        if let Some(Outage { fault, .. }) = self.outage.take_if(|outage| outage.until <= now) {
-            if fault == Fault::KillServer {
-                self.server.restart();
-            } else {
-                self.server.resume();
-            }
-            self.recovering.push((fault, now));
-        }
-    }
-
-    /// Hears what one worker says until it is silent for so long.
-    fn listen(&mut self, nth: usize, silence: Duration) {
-        while let Some(line) = self.workers[nth].worker.line(silence) {
-            assert!(!line.starts_with("broken"), "{} {nth} is {line}", self.workers[nth].role);
-            if let Some(batch) = line.strip_prefix("acked ") {
-                let (first, end) = batch.split_once(' ').expect("two numbers");
-                self.acked.push(first.parse().expect("a number")..end.parse().expect("a number"));
-            } else {
-                *self.said.entry(line).or_default() += 1;
-            }
-        }
-    }
-
-    /// Waits until all workers of a role have ended, and hears their last words.
-    fn end(&mut self, role: &str) {
-        for nth in 0..self.workers.len() {
-            if self.workers[nth].role == role {
-                assert!(self.workers[nth].worker.wait(RECOVERY), "{role} {nth} has not ended well");
-                self.listen(nth, RECOVERY);
-            }
-        }
-    }
-}
-
-/// What a server is asked to do to its clients.
-fn annoy(server: &RedisServer, fault: Fault) {
-    match fault {
-        Fault::PauseServer => server.pause(u64::try_from(PAUSE.as_millis()).expect("a small number")),
-        Fault::ForgetScripts => {
-            assert_eq!(server.command(&["FUNCTION", "FLUSH"]), "OK");
-            assert_eq!(server.command(&["SCRIPT", "FLUSH"]), "OK");
-        }
-        _ => {
-            // A connection that listens is not of the normal type any more.
-            for kind in ["normal", "pubsub"] {
-                let killed = server.command(&["CLIENT", "KILL", "TYPE", kind]);
-                assert!(killed.parse::<u32>().is_ok(), "{killed}");
-            }
-        }
-    }
-}
-
-impl Slot {
-    fn resume(&mut self) {
-        if self.stopped.take().is_some() {
-            self.worker.resume();
-        }
-    }
-}
-
 // The judge.
 
 /// An event of the inputs: where it is, its number, and the numbers of its batch.
@@ -662,17 +363,13 @@ async fn until(bus: &RedisBus, what: &str, so: impl Fn(&Group) -> bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_effect_exists_once_whoever_is_killed() {
-    let seed = env::var("S2_SEED").map_or_else(
-        |_| below(&mut Random::from_system(), u64::MAX),
-        |seed| seed.parse().expect("S2_SEED is a number"),
-    );
-    println!("S2_SEED={seed}");
+    let seed = seed();
     let server = RedisServer::start();
     let bus = connect(&server.url(), false).await.expect("a fleet").bus();
     drop(bus.subscribe(&Subscribe::new(INPUTS, GROUP)).await.expect("a group"));
 
     let begun = Instant::now();
-    let mut chaos = Chaos::new(&server, seed);
+    let mut chaos = Chaos::new(&server, seed, ("producer", PRODUCERS), ("consumer", CONSUMERS));
     chaos.rage(counts(20, 200));
     let raged = begun.elapsed();
     bus.publish_one(&event(ENOUGH, "producers".to_owned())).await.expect("published");

@@ -578,7 +578,7 @@ impl World {
             Step::AdvanceLong { seconds } => self.advance(seconds * SECOND).await,
             Step::Forget => {
                 if let Some(server) = &self.server {
-                    server.command(&["FUNCTION", "FLUSH"]);
+                    assert_eq!(server.command(&["FUNCTION", "FLUSH"]), "OK");
                 }
             }
             Step::EndAgain { lease } => {

@@ -2,6 +2,8 @@
 
 mod spawner;
 
+pub mod chaos;
+pub mod proxy;
 pub mod redis;
 pub mod servers;
 pub mod workers;
