@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use s2_coordinator::{
-    Blocker, Capabilities, Completion, Config, Error, Journal, MemoryScheduler, MemoryStore, NewTask, Outcome,
-    Position, Profile, Random, Scheduler, SchedulerExt, Session, Stats, SwarmId, TaskId, TaskKind, TaskState, Tasks,
-    Token,
+    Blocker, Capabilities, Completion, Config, Error, Journal, MemoryStore, NewTask, Outcome, Position, Profile,
+    Random, RedisStore, Scheduler, SchedulerExt, Session, Stats, SwarmId, TaskId, TaskKind, TaskState, Tasks, Token,
 };
 use s2_tests::counts;
+use s2_tests::redis::unique_name;
+use s2_tests::servers::RedisServer;
 
 const WORK: TaskKind = TaskKind::from_static("work");
 const HOST: SwarmId = SwarmId::from_static("host");
@@ -21,7 +22,7 @@ fn task() -> NewTask {
     NewTask::new(WORK, HOST)
 }
 
-async fn session(scheduler: &MemoryScheduler, nth: usize, offers: &[&str]) -> Session {
+async fn session<S: Scheduler + Clone>(scheduler: &S, nth: usize, offers: &[&str]) -> Session {
     let name = SwarmId::new(format!("session-{nth}")).expect("a name");
     let offers = Capabilities::new(offers).expect("capabilities");
     scheduler.join(&Profile::new(name).with_capabilities(offers)).await.expect("a session")
@@ -76,7 +77,7 @@ async fn each_attempt_is_claimed_once() {
 }
 
 /// Works until there is nothing left. What it does with a task is a matter of chance.
-async fn work(scheduler: MemoryScheduler, nth: usize, done: Arc<Mutex<HashMap<TaskId, u32>>>) {
+async fn work<S: Scheduler + Clone>(scheduler: S, nth: usize, tick: Duration, done: Arc<Mutex<HashMap<TaskId, u32>>>) {
     let mut random = Random::from_seed(nth as u64);
     let offers: &[&str] = [&["a"][..], &["b"], &["a", "b"], &[]][nth % 4];
     loop {
@@ -93,10 +94,10 @@ async fn work(scheduler: MemoryScheduler, nth: usize, done: Arc<Mutex<HashMap<Ta
             match chance {
                 0 => drop(held),
                 1 => drop(held.into_grant()), // crashes
-                2 => tokio::time::sleep(Duration::from_millis(30)).await,
+                2 => tokio::time::sleep(6 * tick).await,
                 3 => drop(held.fail("flaky").await),
-                4 => drop(held.retry_after(Duration::from_millis(2), "flaky").await),
-                5 => drop(held.refuse("not now", Some(Duration::from_millis(3))).await),
+                4 => drop(held.retry_after(tick / 2, "flaky").await),
+                5 => drop(held.refuse("not now", Some(tick)).await),
                 6 => drop(held.release().await),
                 7 if held.task.depth < 2 => {
                     let blocker = Blocker::new("stuck").with_help(task()).with_help(task());
@@ -105,7 +106,7 @@ async fn work(scheduler: MemoryScheduler, nth: usize, done: Arc<Mutex<HashMap<Ta
                     if random.bits().is_multiple_of(2) {
                         continue;
                     }
-                    let resumed = tokio::time::timeout(Duration::from_millis(20), blocked.resume()).await;
+                    let resumed = tokio::time::timeout(4 * tick, blocked.resume()).await;
                     if let Ok(Ok(resumed)) = resumed
                         && resumed.complete(Completion::new()).await.is_ok()
                     {
@@ -127,22 +128,39 @@ async fn work(scheduler: MemoryScheduler, nth: usize, done: Arc<Mutex<HashMap<Ta
     }
 }
 
+/// Leases of three ticks, and everything else in proportion.
+fn hasty(tick: Duration) -> Config {
+    let mut config = Config::default();
+    config.lease = 3 * tick;
+    config.attempts = 20;
+    config.backoff.base = tick / 5;
+    config.backoff.max = tick;
+    config.resume_window = 2 * tick;
+    config
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whatever_happens_each_task_ends_once_and_nothing_is_left() {
-    let mut config = Config::default();
-    config.lease = Duration::from_millis(15);
-    config.attempts = 20;
-    config.backoff.base = Duration::from_millis(1);
-    config.backoff.max = Duration::from_millis(4);
-    config.resume_window = Duration::from_millis(10);
-    let store = MemoryStore::builder().with_config(config).build().expect("a fleet");
-    let scheduler = store.scheduler();
+    let tick = Duration::from_millis(5);
+    let store = MemoryStore::builder().with_config(hasty(tick)).build().expect("a fleet");
+    rage(&store.scheduler(), &store.journal(), tick, counts(2_000, 20_000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn on_redis_likewise() {
+    let (server, tick) = (RedisServer::start_volatile(), Duration::from_millis(50));
+    let builder = RedisStore::builder(unique_name()).with_config(hasty(tick));
+    let store = builder.connect(&server.url()).await.expect("a fleet");
+    rage(&store.scheduler(), &store.journal(), tick, counts(1_000, 10_000)).await;
+}
+
+async fn rage<S: Scheduler + Clone>(scheduler: &S, journal: &impl Journal, tick: Duration, count: u32) {
     let done = Arc::new(Mutex::new(HashMap::new()));
     let workers: Vec<_> =
-        (0..WORKERS).map(|nth| tokio::spawn(work(store.scheduler(), nth, Arc::clone(&done)))).collect();
+        (0..WORKERS).map(|nth| tokio::spawn(work(scheduler.clone(), nth, tick, Arc::clone(&done)))).collect();
     let mut random = Random::from_seed(99);
     let mut submitted: Vec<TaskId> = Vec::new();
-    for _ in 0..counts(2_000, 20_000) {
+    for _ in 0..count {
         let requires: &[&str] = [&[][..], &["a"], &["b"], &[]][(random.bits() % 4) as usize];
         let mut new = task().with_requires(Capabilities::new(requires).expect("capabilities"));
         if let Some(earlier) = submitted.last().filter(|_| random.bits().is_multiple_of(3)) {
@@ -174,7 +192,7 @@ async fn whatever_happens_each_task_ends_once_and_nothing_is_left() {
         panic!("something is stuck: {stats:?}, such as {stuck:?}: {why:?}");
     }
     // It was as wild as it should be.
-    let (journal, mut seen, mut after) = (store.journal(), HashSet::new(), Position::ORIGIN);
+    let (mut seen, mut after) = (HashSet::new(), Position::ORIGIN);
     loop {
         let page = journal.entries(after, 500).await.expect("entries");
         if page.items.is_empty() {
