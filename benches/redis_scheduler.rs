@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, Value};
 use s2_coordinator::{
-    Capabilities, Completion, Held, NewTask, Profile, RedisScheduler, RedisStore, Scheduler, SchedulerExt, Session,
-    SwarmId, TaskKind,
+    Capabilities, Completion, Config, Held, NewTask, Profile, RedisScheduler, RedisStore, Scheduler, SchedulerExt,
+    Session, SwarmId, TaskKind,
 };
 use s2_tests::servers::RedisServer;
 
@@ -365,11 +365,14 @@ fn median(rounds: &[Round], value: impl Fn(&Round) -> f64) -> f64 {
 
 /// What a claim and a completion cost with so many tasks of 200 classes queued, and the longest script.
 async fn queued(server: &RedisServer, count: usize) -> (f64, f64, f64) {
-    server.command(&["FLUSHALL"]);
-    server.command(&["CONFIG", "SET", "slowlog-log-slower-than", "1000"]);
-    server.command(&["SLOWLOG", "RESET"]);
+    for command in [&["FLUSHALL"][..], &["CONFIG", "SET", "slowlog-log-slower-than", "1000"], &["SLOWLOG", "RESET"]] {
+        assert_eq!(server.command(command), "OK");
+    }
     let fleet = SwarmId::new(format!("queued-{count}")).expect("a name");
-    let scheduler = RedisStore::connect(&server.url(), fleet).await.expect("a fleet").scheduler();
+    let mut config = Config::default();
+    config.limits.capabilities = 256;
+    let scheduler =
+        RedisStore::builder(fleet).with_config(config).connect(&server.url()).await.expect("a fleet").scheduler();
     let classes: Vec<String> = (0..200).map(|nth| format!("skill:{nth}")).collect();
     let offers = Capabilities::new(["skill"].into_iter().map(str::to_owned).chain(classes.iter().cloned()));
     let profile = Profile::new(SwarmId::from_static("worker")).with_capabilities(offers.expect("capabilities"));
