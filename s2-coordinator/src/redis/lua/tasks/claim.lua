@@ -42,14 +42,15 @@ function grant(rec, session, resumes)
   return rec
 end
 
--- Reads what the first tasks of a class say, as many as are wanted.
+-- Reads what the first tasks of a class say, as many as are wanted, unless the first was read.
 local function read_ahead(class, wanted)
   local page = class.page
-  if wanted == 1 then
-    return fetch({ page[1][3], page[1][3] .. 'd' })
+  local first = page[1][3]
+  if fetched[first] ~= nil or pending[first] ~= nil then
+    return
   end
-  local fields = {}
-  for nth = 1, at_most(wanted, #page) do
+  local fields = { first, first .. 'd' }
+  for nth = 2, at_most(wanted, #page) do
     fields[#fields + 1], fields[#fields + 2] = page[nth][3], page[nth][3] .. 'd'
   end
   fetch(fields)

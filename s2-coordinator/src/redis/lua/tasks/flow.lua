@@ -137,10 +137,11 @@ end
 
 -- A task can be done from now on, and counts as ready since then.
 function make_ready(rec, since)
-  move(rec, READY, function()
-    rec.since = since
-    rec.key = key_of(rec)
-  end)
+  unindex(rec)
+  rec.since = since
+  rec.key, rec.state = key_of(rec), READY
+  touch(rec)
+  index(rec)
 end
 
 -- A task is ready for whoever is eligible.

@@ -239,9 +239,7 @@ end
 
 local function save_class(class)
   change_queues()
-  if class.tasks > 0 then
-    write(class.field, pack('>I7', class.tasks) .. class.text)
-  end
+  touched_classes[class], class.counts = true, true
 end
 
 -- The class of tasks with these requirements, which has one more from now on.
@@ -275,6 +273,7 @@ function leave_class(c)
       kind.bounds[c], kind.classes[c], kind.size = nil, nil, kind.size - 1
     end
     Q.classes[c], Q.by_requires[class.text] = nil, nil
+    touched_classes[class] = nil
     T.classes = T.classes - 1
     call('SREM', P .. 'classes', int(c))
     call('DEL', class.key)

@@ -14,28 +14,34 @@ do
 -- attempts, lease, time-out, start, deadline, parent, bytes; priority, start and deadline relative; fingerprint; lengths
 local HEAD = '>I4I7I7I7I7I7I4BBBc32I2I2I2I2I2'
 
-local function read_new(list, base)
-  local new = { requires = list[base + 1], entry = list[base + 2], text = list[base + 3] }
-  local head = list[base]
+-- What heads say is read once where they are alike.
+local last_head, last_said
+
+local function read_head(head)
+  if head == last_head then
+    return last_said
+  end
+  local said = {}
   local key, assignee, kind, trace, after, place
-  new.attempts, new.lease, new.timeout, new.start, new.deadline, new.parent, new.bytes, new.priority, new.start_in,
-    new.deadline_in, new.fingerprint, key, assignee, kind, trace, after, place = unpack_bytes(HEAD, head)
+  said.attempts, said.lease, said.timeout, said.start, said.deadline, said.parent, said.bytes, said.priority, said.start_in,
+    said.deadline_in, said.fingerprint, key, assignee, kind, trace, after, place = unpack_bytes(HEAD, head)
   local function text(length)
     place = place + length
     return sub(head, place - length, place - 1)
   end
-  new.key, new.assignee, new.kind, new.trace = text(key), text(assignee), text(kind), text(trace)
-  new.after = {}
+  said.key, said.assignee, said.kind, said.trace = text(key), text(assignee), text(kind), text(trace)
+  said.after = {}
   for nth = 1, after do
     local code, by_key, on
     code, by_key, on, place = unpack_bytes('>BBI7', head, place)
-    new.after[nth] = { by_key == 1 and text(on) or on, code }
+    said.after[nth] = { by_key == 1 and text(on) or on, code }
   end
-  return new
+  last_head, last_said = head, said
+  return said
 end
 
 -- What is there already, or the same as an earlier one of the batch; or nothing.
-local function plan_one(nth, new, firsts, list, parent)
+local function plan_one(nth, new, firsts, heads, requires, parent)
   if new.key ~= '' then
     local used = read('key:' .. new.key)
     if used then
@@ -47,7 +53,7 @@ local function plan_one(nth, new, firsts, list, parent)
     end
     local first = firsts[new.key]
     if first then
-      if list[first].fingerprint ~= new.fingerprint then
+      if heads[first].fingerprint ~= new.fingerprint then
         return nil, { 'same_key', first - 1, nth - 1 }
       end
       return { same = first }
@@ -56,7 +62,7 @@ local function plan_one(nth, new, firsts, list, parent)
   end
   local session = new.assignee ~= '' and named(new.assignee)
   if session then
-    local lacks = missing(Q.kinds[session.kind].offers, words_in(new.requires))
+    local lacks = missing(Q.kinds[session.kind].offers, words_in(requires))
     if #lacks > 0 then
       return nil, { 'assignee', nth - 1, lacks }
     end
@@ -193,7 +199,7 @@ end
 function plan_tasks(list, from, count, parent, ending)
   local new, plans, firsts, wanted, edges = {}, {}, {}, {}, 0
   for nth = 1, count do
-    new[nth] = read_new(list, from + (nth - 1) * TASK_PARTS)
+    new[nth] = read_head(list[from + (nth - 1) * TASK_PARTS])
     if new[nth].key ~= '' then
       wanted[#wanted + 1] = 'key:' .. new[nth].key
     end
@@ -205,10 +211,12 @@ function plan_tasks(list, from, count, parent, ending)
   fetch(wanted)
   local has_edges = false
   for nth = 1, count do
-    local plan, wrong = plan_one(nth, new[nth], firsts, new, parent)
+    local base = from + (nth - 1) * TASK_PARTS
+    local plan, wrong = plan_one(nth, new[nth], firsts, new, list[base + 1], parent)
     if not plan then
       return nil, wrong
     end
+    plan.requires, plan.entry, plan.text = list[base + 1], list[base + 2], list[base + 3]
     plans[nth] = plan
   end
   for _, plan in ipairs(plans) do
@@ -228,7 +236,7 @@ function plan_tasks(list, from, count, parent, ending)
   local requires, children = {}, {}
   for _, plan in ipairs(plans) do
     if plan.new then
-      requires[#requires + 1] = plan.new.requires
+      requires[#requires + 1] = plan.requires
     end
   end
   local wrong = check_tasks_room(requires, ending)
@@ -275,6 +283,9 @@ function begin_task(rec, after, redriven)
   end
 end
 
+-- The terms of the last task that was written: in a batch most are alike.
+local last_terms
+
 local function add_task(plan, id, after)
   local new = plan.new
   local start = at_least(new.start_in == 1 and now + new.start or new.start, now)
@@ -284,18 +295,24 @@ local function add_task(plan, id, after)
     resumes = 0, started = 0, till = 0, end_token = 0, end_code = 0, end_at = 0, holder = '', assignee = new.assignee,
   }
   local path = C.critical_path == 1 and plan.path or 0
-  rec.terms = pack(TERMS, new.priority, new.attempts, new.lease, new.timeout, now, start, deadline, plan.depth, path,
-    plan.parent, new.bytes, #new.kind, #new.trace) .. new.kind .. new.trace
+  local same = last_terms and new == last_terms.new and now == last_terms.now and plan.depth == last_terms.depth and
+    path == last_terms.path and plan.parent == last_terms.parent
+  if not same then
+    local terms = pack(TERMS, new.priority, new.attempts, new.lease, new.timeout, now, start, deadline, plan.depth, path,
+      plan.parent, new.bytes, #new.kind, #new.trace) .. new.kind .. new.trace
+    last_terms = { terms = terms, new = new, now = now, depth = plan.depth, path = path, parent = plan.parent }
+  end
+  rec.terms = last_terms.terms
   rec.key = order_key(start, new.priority)
-  rec.class = enter_class(new.requires)
+  rec.class = enter_class(plan.requires)
   loaded[rec.name16] = rec
   touch(rec)
-  write(rec.name16 .. 'd', new.text)
+  write(rec.name16 .. 'd', plan.text)
   if #after > 0 then
     write(rec.name16 .. 'f', pack_edges(after))
     with(rec, FLAG.after)
   end
-  record('{"component":"task","operation":"submitted","subject":"' .. int(id) .. '",' .. new.entry)
+  record('{"component":"task","operation":"submitted","subject":"' .. digits(rec) .. '",' .. plan.entry)
   local parent = plan.parent > 0 and find_task(plan.parent)
   if parent then
     parent.children = parent.children + 1

@@ -257,6 +257,10 @@ local function save_tasks()
   write_timers()
   for class in pairs(touched_classes) do
     write_class(class)
+    if class.counts then
+      class.counts = false
+      write(class.field, pack('>I7', class.tasks) .. class.text)
+    end
   end
   write_ended()
   for _, session in ipairs(changed_sessions) do
