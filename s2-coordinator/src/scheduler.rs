@@ -128,9 +128,9 @@ pub struct EndedAll {
 /// Every mutating call is one atomic step. Any call may fail with [`Error::Backend`] or, on a handle that was closed, with
 /// [`Error::Closed`]; a backend that does not offer something answers [`Error::Unsupported`].
 ///
-/// What follows from a step is done in that step up to 500 tasks, and by the steps after it beyond that, whoever makes them:
-/// dependants of a task that have not been released yet say so in [`Scheduler::why`]. Likewise, a step begins with what time
-/// has brought, up to 1,000 tasks. A lease is over at its end in any case.
+/// What follows from a step is done in that step up to 500 tasks (250 on Redis), and by the steps after it beyond that, whoever
+/// makes them: dependants of a task that have not been released yet say so in [`Scheduler::why`]. Likewise, a step begins with
+/// what time has brought, up to 1,000 tasks (250 on Redis). A lease is over at its end in any case.
 ///
 /// # To ensure correctness
 ///

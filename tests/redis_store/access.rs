@@ -2,8 +2,9 @@
 
 use crate::{BILLS, CLERKS, LONG, ORDERS, TICK, entries, event, store};
 use s2_coordinator::{
-    DeadLetters, EventBus, EventBusExt, IdempotencyKey, Inbox, NewEscalation, Position, RedisStore, Resolution,
-    Settled, Start, Subject, Subscribe,
+    Blocker, Completion, DeadLetters, EventBus, EventBusExt, IdempotencyKey, Inbox, NewEscalation, NewTask, Position,
+    Profile, RedisStore, Resolution, Scheduler, SchedulerExt, Settled, Start, Subject, Subscribe, SwarmId, TaskKind,
+    TaskState,
 };
 use s2_tests::redis::unique_name;
 use s2_tests::servers::RedisServer;
@@ -55,14 +56,38 @@ async fn everything_lies_in_one_slot_of_a_cluster() {
         ["group_created", "dead_letter", "redrive", "escalate", "escalate", "resolve", "dead_letter"]
     );
 
+    let scheduler = store.scheduler();
+    let work = NewTask::new(TaskKind::from_static("work"), SwarmId::from_static("shop"));
+    let session = scheduler.join(&Profile::new(SwarmId::from_static("clerk"))).await.expect("a session");
+    let waiting = tokio::spawn(async move { (session.claim().await, session) });
+    let submitted = scheduler.submit(&vec![work.clone(); 3]).await.expect("submitted");
+    let (held, session) = timeout(LONG, waiting).await.expect("claimed").expect("no panic");
+    let blocker = Blocker::new("stuck").with_wait(submitted[1].id);
+    let blocked = held.expect("no error").expect("open").block(blocker).await.expect("blocked");
+    session.claim().await.expect("no error").expect("open").complete(Completion::new()).await.expect("completed");
+    drop(blocked);
+    assert_eq!(scheduler.stats().await.expect("stats").count(TaskState::Done), 1);
+
     let keys = server.command(&["KEYS", "*"]);
     let slot = |key: &str| server.command(&["CLUSTER", "KEYSLOT", key]);
     let one = slot(keys.lines().next().expect("keys"));
     for key in keys.lines() {
         assert_eq!(slot(key), one, "{key}");
     }
-    for kind in ["meta", "journal", "e:orders", "t:orders", "tg:orders", "k:orders", "letter", "escalation", "redriven"]
-    {
+    for kind in [
+        "meta",
+        "journal",
+        "e:orders",
+        "t:orders",
+        "tg:orders",
+        "k:orders",
+        "letter",
+        "escalation",
+        "redriven",
+        "tasks",
+        "ids",
+        "timers",
+    ] {
         assert!(keys.lines().any(|key| key.ends_with(&format!(":{kind}"))), "no key {kind} among\n{keys}");
     }
 }
@@ -87,6 +112,14 @@ async fn a_user_needs_no_more_rights_than_are_documented() {
     delivery.expect("no error").expect("open").dead_letter("poison").await.expect("refused");
     inbox.escalate(NewEscalation::new(Subject::from_static("budget"), "exceeded")).await.expect("raised");
     assert_eq!(entries(&store).await.len(), 3);
+    let scheduler = store.scheduler();
+    let session = scheduler.join(&Profile::new(SwarmId::from_static("clerk"))).await.expect("a session");
+    let waiting = tokio::spawn(async move { session.claim().await });
+    let work = NewTask::new(TaskKind::from_static("work"), SwarmId::from_static("shop"));
+    let submitted = scheduler.submit_one(&work).await.expect("submitted");
+    let held = timeout(LONG, waiting).await.expect("claimed").expect("no panic").expect("no error").expect("open");
+    held.complete(Completion::new()).await.expect("completed");
+    scheduler.wait(submitted.id).await.expect("an outcome");
     let foreign = server.command(&["ACL", "DRYRUN", "guest", "GET", "other"]);
     assert!(foreign.contains("no permissions"), "{foreign}");
 }

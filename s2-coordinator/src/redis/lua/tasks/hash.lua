@@ -3,7 +3,7 @@
 -- `tasks` is one hash, so that a step reads and writes all it needs in one command each. Its fields: `m`, the numbers of the
 -- scheduler; `<id>`, 16 digits, the state of a task, and after it `d` its text, `f` what it was to come after, `w` what it
 -- waits for, `a` what it has waited for while it was blocked, `h` the attempts that failed, `e` how its claims ended, `b` what
--- blocked it, until somebody has it again, `o` what came of it, `k` its key; `key:<key>`; `class:<n>`, `requires:<requirements>`; `kind:<n>`, `offers:<offers>`;
+-- blocked it, until somebody has it again, `o` what came of it, `k` its key; `key:<key>`; `class:<n>`; `kind:<n>`;
 -- `session:<n>`, `name:<name>`, `request:<n>:<place>`.
 
 local WAITING, DELAYED, READY, CLAIMED, BLOCKED, ON_HOLD, DONE, FAILED, CANCELLED, RESUMABLE = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
