@@ -364,7 +364,7 @@ fn median(rounds: &[Round], value: impl Fn(&Round) -> f64) -> f64 {
 }
 
 /// What a claim and a completion cost with so many tasks of 200 classes queued, and the longest script.
-async fn queued(server: &RedisServer, count: usize) -> (f64, f64, f64) {
+async fn queued(server: &RedisServer, count: usize) -> (f64, f64, (f64, String)) {
     for command in [&["FLUSHALL"][..], &["CONFIG", "SET", "slowlog-log-slower-than", "1000"], &["SLOWLOG", "RESET"]] {
         assert_eq!(server.command(command), "OK");
     }
@@ -392,17 +392,18 @@ async fn queued(server: &RedisServer, count: usize) -> (f64, f64, f64) {
         (_, held) = now.complete_and_claim(Completion::new()).await.expect("no error");
     }
     let cpu = meter.rate().cpu;
-    let slow = server.command(&["SLOWLOG", "GET", "-1"]);
-    // Id, time, duration and the arguments; of a call with many arguments the words do not look like numbers.
-    let longest = server.command(&["SLOWLOG", "LEN"]).parse::<u64>().unwrap_or(0);
-    (cpu, memory, if longest == 0 { 1.0 } else { longest_of(&slow) })
+    (cpu, memory, longest_of(&server.command(&["SLOWLOG", "GET", "-1"])))
 }
 
-/// The longest duration of a slow log, in milliseconds: of each entry the third line.
-fn longest_of(slow: &str) -> f64 {
-    let numbers: Vec<u64> = slow.lines().filter_map(|line| line.trim().parse().ok()).collect();
-    let durations = numbers.windows(2).filter(|pair| pair[0] > 1_600_000_000 && pair[0] < 4_000_000_000);
-    durations.map(|pair| pair[1]).max().unwrap_or(0) as f64 / 1e3
+/// The longest duration of a slow log, in milliseconds, and of what: each entry is a number, a time, a duration and the words
+/// of the command.
+fn longest_of(slow: &str) -> (f64, String) {
+    let lines: Vec<&str> = slow.lines().map(str::trim).collect();
+    let scripts = lines.windows(4).filter(|lines| matches!(lines[2], "FCALL" | "FUNCTION"));
+    let longest = scripts.filter_map(|lines| Some((lines[1].parse::<u64>().ok()?, lines[3]))).max();
+    let (micros, name) = longest.unwrap_or_default();
+    let name: String = name.split('_').skip(2).collect::<Vec<_>>().join("_").chars().take(40).collect();
+    (micros as f64 / 1e3, name)
 }
 
 fn main() {
@@ -430,8 +431,8 @@ fn main() {
         println!("\n| queued, of 200 classes | server CPU of claim + completion | bytes a task | longest script |");
         println!("|---|---|---|---|");
         for count in [1_000, 100_000, 1_000_000] {
-            let (cpu, memory, longest) = queued(&server, count).await;
-            println!("| {count} | {cpu:.1} µs | {memory:.0} | {longest:.1} ms |");
+            let (cpu, memory, (longest, script)) = queued(&server, count).await;
+            println!("| {count} | {cpu:.1} µs | {memory:.0} | {longest:.1} ms {script} |");
         }
     });
 }

@@ -4,6 +4,7 @@
 mod lost;
 mod processes;
 mod scale;
+mod time;
 
 use std::time::Duration;
 

@@ -1,0 +1,81 @@
+//! Real time: what is due happens although nobody calls, and who waits costs next to nothing.
+
+use std::time::{Duration, Instant};
+
+use s2_coordinator::{Completion, Scheduler, SchedulerExt, TaskState};
+use s2_tests::servers::RedisServer;
+
+use crate::{LONG, session, store, task};
+
+/// Generous: machines are shared.
+const LATE: Duration = Duration::from_secs(3);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_starts_later_is_never_early_and_soon_after() {
+    let server = RedisServer::start_volatile();
+    let (host, worker) = (store(&server.url()).await.scheduler(), store(&server.url()).await.scheduler());
+    let session = session(&worker, "worker").await;
+    let mut latest = Duration::ZERO;
+    for delay in [1, 50, 300, 700].map(Duration::from_millis) {
+        let claiming = tokio::spawn({
+            let session = session.clone();
+            async move { (session.claim().await, Instant::now()) }
+        });
+        let begun = Instant::now();
+        host.submit_one(&task().with_start(delay)).await.expect("submitted");
+        let (held, at) = tokio::time::timeout(LONG, claiming).await.expect("in time").expect("no panic");
+        let took = at.duration_since(begun);
+        assert!(took >= delay, "{took:?} for {delay:?}");
+        latest = latest.max(took - delay);
+        held.expect("no error").expect("open").complete(Completion::new()).await.expect("completed");
+    }
+    println!("at most {latest:.1?} late");
+    assert!(latest < LATE, "{latest:?} late");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_ends_reaches_who_waits() {
+    let server = RedisServer::start_volatile();
+    let scheduler = store(&server.url()).await.scheduler();
+    let (one, other) = (session(&scheduler, "one").await, session(&scheduler, "other").await);
+    let lease = Duration::from_millis(500);
+    scheduler.submit_one(&task().with_lease(lease)).await.expect("submitted");
+    let grant = one.claim().await.expect("no error").expect("open").into_grant();
+    let begun = Instant::now();
+    let held = tokio::time::timeout(LONG, other.claim()).await.expect("in time").expect("no error").expect("open");
+    assert_eq!((held.task.id, held.attempt), (grant.task.id, 2));
+    assert!(begun.elapsed() < lease + LATE, "{:?}", begun.elapsed());
+    assert_eq!(scheduler.task(grant.task.id).await.expect("a task").state, TaskState::Claimed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_idle_sessions_cost_next_to_nothing() {
+    let server = RedisServer::start_volatile();
+    let (host, workers) = (store(&server.url()).await.scheduler(), store(&server.url()).await.scheduler());
+    let mut waiting = tokio::task::JoinSet::new();
+    for nth in 0..1_000 {
+        let session = session(&workers, &format!("worker-{nth}")).await;
+        waiting.spawn(async move { session.claim().await.map(|held| held.map(|held| held.into_grant().task.id)) });
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let commands = || server.info("total_commands_processed").parse::<u64>().expect("a number");
+    let (before, begun) = (commands(), Instant::now());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    // Two processes look after their fleets, and this test counts.
+    let rate = (commands() - before) as f64 / begun.elapsed().as_secs_f64();
+    println!("{rate:.1} commands/s");
+    assert!(rate <= 3.0, "{rate} commands/s");
+    let connections = server.info("connected_clients").parse::<u64>().expect("a number");
+    assert!(connections <= 8, "{connections} connections");
+
+    // Each task reaches one of them.
+    let submitted = host.submit(&vec![task(); 100]).await.expect("submitted");
+    let mut claimed = Vec::new();
+    while claimed.len() < submitted.len() {
+        let next = tokio::time::timeout(LONG, waiting.join_next()).await.expect("in time").expect("one of them");
+        claimed.push(next.expect("no panic").expect("no error").expect("open"));
+    }
+    claimed.sort_unstable();
+    assert_eq!(claimed, submitted.iter().map(|task| task.id).collect::<Vec<_>>());
+    waiting.abort_all();
+}
