@@ -1,6 +1,7 @@
 //! What the scheduler on Redis promises beyond the contract: processes race and die, replies are lost, servers restart, a
 //! hundred thousand tasks follow from one, and nothing stays behind.
 
+mod heal;
 mod lost;
 mod processes;
 mod scale;

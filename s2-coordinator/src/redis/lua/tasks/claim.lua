@@ -43,9 +43,8 @@ function grant(rec, session, resumes)
 end
 
 -- Reads what the first tasks of a class say, as many as are wanted, unless the first was read.
-local function read_ahead(class, wanted)
-  local page = class.page
-  local first = page[1][3]
+local function read_ahead(class, place, wanted)
+  local page, first = class.page, place[3]
   if fetched[first] ~= nil or pending[first] ~= nil then
     return
   end
@@ -78,17 +77,21 @@ local function next_for(session, wanted)
     end
   end
   if best then
-    return find_named(best[3])
+    return find_named(best[3]) or nil
   end
   local place, class = first_ready(kind, skip)
-  if place then
-    if class then
-      read_ahead(class, wanted)
-    end
+  while place do
+    read_ahead(class, place, wanted)
     local rec = find_named(place[3])
-    rec.place = place
-    return rec
-  elseif #session.held > 0 then
+    if rec and rec.state == READY then
+      rec.place = place
+      return rec
+    end
+    -- Somebody else has had his hands in it.
+    remove_ready(class.id, place)
+    place, class = first_ready(kind, skip)
+  end
+  if #session.held > 0 then
     return nil
   end
   local name16, from = theft(session, skip or never)
@@ -102,14 +105,14 @@ end
 
 -- What a session can have at once.
 local function take_tasks(session, max)
-  local granted = {}
+  local granted, bytes = {}, 0
   local room = at_most(max, C.leases - #session.held)
-  while #granted < room do
+  while #granted < room and bytes < STEP_BYTES do
     local rec = next_for(session, room - #granted)
     if not rec then
       break
     end
-    granted[#granted + 1] = grant(rec, session)
+    granted[#granted + 1], bytes = grant(rec, session), bytes + terms_of(rec).bytes
   end
   return granted
 end

@@ -141,8 +141,11 @@ local function open(fields)
         T.oldest, T.armed, T.own, T.last_class, T.last_kind = unpack_bytes(NUMBERS, packed)
     else
       T.version, T[0], T[1], T[2], T[3], T[4], T[5], T[6], T[7], T[8] = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
-      T.sessions, T.classes, T.waiting, T.chores, T.bytes, T.oldest, T.armed, T.own, T.last_class, T.last_kind =
-        0, 0, 0, 0, 0, 0, NEVER, 0, 0, 0
+      T.sessions, T.classes, T.waiting, T.chores, T.bytes, T.oldest, T.armed, T.own = 0, 0, 0, 0, 0, 0, NEVER, 0
+      -- A new fleet, or one that has lost its tasks: what is left of them means nothing, and no number is used twice.
+      T.last_class = math.floor(target / 1000000)
+      T.last_kind = T.last_class
+      call('DEL', P .. 'ids', P .. 'timers', P .. 'classes', P .. 'kinds', P .. 'chores', P .. 'finished', P .. 'sessions', P .. 'own')
     end
   end
 end

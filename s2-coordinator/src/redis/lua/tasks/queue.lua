@@ -8,7 +8,7 @@
 
 -- The queues of this fleet.
 local Q
-local queues_of = {}
+local queues_of, fleet_count = {}, 0
 -- Classes that got something to do in this step, and those of which something is to be written.
 local fresh, touched_classes = {}, {}
 -- What the other parts use of it.
@@ -184,6 +184,11 @@ local function load_queues()
     return
   end
   Q = { version = T.version, classes = {}, by_requires = {}, kinds = {}, by_offers = {} }
+  -- Few fleets are at work on one server at a time.
+  if not queues_of[P] and fleet_count >= 100 then
+    queues_of, numbers_of, fleet_count = {}, { [P] = T }, 0
+  end
+  fleet_count = fleet_count + (queues_of[P] and 0 or 1)
   queues_of[P] = Q
   local function each(list, prefix, make)
     local ids = call('SMEMBERS', P .. list)
@@ -405,30 +410,30 @@ function first_class(kind)
   end
 end
 
--- Where the first task stands that a kind may do and that is not skipped; and its class, if it is the first of that.
+-- Where the first task stands that a kind may do and that is not skipped; and its class.
 function first_ready(kind, skip)
   local c, head = first_class(kind)
   if not c or not skip or not skip(head[3]) then
     return head, c and Q.classes[c]
   end
   -- Classes whose first task is skipped are put aside until one is found whose first is not.
-  local aside, best = {}, nil
+  local aside, best, of = {}, nil, nil
   while c and skip(head[3]) do
     aside[c] = head
     kind.bounds[c] = nil
     local found = search(Q.classes[c], function(name16) return not skip(name16) end)
     if found and (not best or before(found, best)) then
-      best = found
+      best, of = found, Q.classes[c]
     end
     c, head = first_class(kind)
   end
   if c and (not best or before(head, best)) then
-    best = head
+    best, of = head, Q.classes[c]
   end
   for each, place in pairs(aside) do
     set_bound(kind, each, place)
   end
-  return best
+  return best, of
 end
 
 -- Queues a waiting claim of a session.

@@ -327,7 +327,7 @@ tasks.begin = function()
 end
 
 tasks.forget = function()
-  numbers_of, queues_of, sessions_of, session_count, tasks_of, task_count = {}, {}, {}, 0, {}, 0
+  numbers_of, queues_of, fleet_count, sessions_of, session_count, tasks_of, task_count = {}, {}, 0, {}, 0, {}, 0
   new_chores, next_chore, changed_sessions = {}, 1, {}
 end
 

@@ -1,7 +1,10 @@
--- beat <1 if it has sessions> (<incarnation> <consumer> <waits>)*: a sign of life. Answers with the epoch of the fleet, when something is due, which
--- of the groups are not as the process believes, and the time.
+-- beat <1 if it has sessions> (<incarnation> <consumer> <waits>)*: a sign of life. Answers with the epoch of the fleet, when
+-- something is due, which of the groups are not as the process believes (0: there are no sessions), and the time.
 local function verb()
   local wrong = {}
+  if ARGV[5] == '1' and call('EXISTS', P .. 'tasks') == 0 then
+    wrong[1] = 0
+  end
   for place = 6, #ARGV, 3 do
     local group = find_group(tonumber(ARGV[place]), tonumber(ARGV[place + 1]))
     local member = group and find_member(group, tonumber(ARGV[place + 1]))

@@ -14,9 +14,9 @@ local function verb()
   fetch(fields)
   for nth, name in ipairs(names) do
     local session = named(name)
-    infos[nth] = {
+    infos[#infos + 1] = session and {
       session.n, name, Q.kinds[session.kind].text, #session.held, T.own > 0 and own_length(name) or 0, session.blocked,
-    }
+    } or nil
   end
   return { 'ok', infos }
 end

@@ -22,7 +22,7 @@ local function ahead_of(key, rec)
   return at_most(call('ZRANK', key, place_of(rec)[2]) or 0, MOST_AHEAD)
 end
 
--- The session that comes closest to what a task requires, and what it lacks. There is one.
+-- The session that comes closest to what a task requires, and what it lacks.
 local function closest(requires)
   local lacks, least = {}, nil
   for k, kind in pairs(Q.kinds) do
@@ -31,12 +31,16 @@ local function closest(requires)
   end
   local after = '-'
   while true do
-    for _, name in ipairs(call('ZRANGEBYLEX', P .. 'sessions', after, '+', 'LIMIT', 0, 100)) do
+    local names = call('ZRANGEBYLEX', P .. 'sessions', after, '+', 'LIMIT', 0, 100)
+    for _, name in ipairs(names) do
       local session = named(name)
-      if #lacks[session.kind] == least then
+      if session and #lacks[session.kind] == least then
         return name, lacks[session.kind]
       end
       after = '(' .. name
+    end
+    if #names == 0 then
+      return nil
     end
   end
 end
@@ -48,7 +52,7 @@ local function all_refused(rec, class)
     local names = call('ZRANGEBYLEX', P .. 'sessions', after, '+', 'LIMIT', 0, 100)
     for _, name in ipairs(names) do
       local session = named(name)
-      if may(Q.kinds[session.kind], class.id) then
+      if session and may(Q.kinds[session.kind], class.id) then
         local till = refused_until(session, rec)
         if till == 0 then
           return nil
@@ -81,11 +85,8 @@ local function why_ready(rec)
     eligible = eligible + kind.sessions
   end
   if eligible == 0 then
-    if T.sessions == 0 then
-      return { 'no_session' }
-    end
     local name, lacks = closest(class.requires)
-    return { 'not_capable', name, lacks }
+    return name and { 'not_capable', name, lacks } or { 'no_session' }
   end
   local till = all_refused(rec, class)
   if till then
