@@ -26,6 +26,13 @@ type Seen<'a> = HashMap<(&'a Topic, &'a IdempotencyKey), (usize, Fingerprint)>;
 impl Topics {
     /// Publishes a batch, all of it or nothing.
     pub(super) fn publish(&mut self, events: &[NewEvent], fx: &mut Effects) -> Result<Vec<Published>, Error> {
+        let published = self.write(events, fx)?;
+        events.chunk_by(|one, next| one.topic == next.topic).for_each(|run| self.trim(&run[0].topic, fx));
+        Ok(published)
+    }
+
+    /// Publishes a batch, and leaves it to others to trim the topics.
+    pub(super) fn write(&mut self, events: &[NewEvent], fx: &mut Effects) -> Result<Vec<Published>, Error> {
         fx.config.limits.check_events(events)?;
         let mut plans = self.plan(events, fx)?.into_iter();
         let mut answers: Vec<Published> = Vec::with_capacity(events.len());
@@ -40,7 +47,6 @@ impl Topics {
                 answers.push(answer);
             }
             topic.wake(run.len(), fx);
-            topic.trim(fx);
         }
         Ok(answers)
     }

@@ -20,12 +20,11 @@ impl Topics {
         settlement: Settlement,
         fx: &mut Effects,
     ) -> Result<Settled, Error> {
-        let outcome = self.settle_one(receipt, settlement, fx);
-        self.trim(&receipt.recipient().topic, fx);
-        outcome
+        let outcomes = self.settle_all(vec![(receipt.clone(), settlement)], fx);
+        outcomes.into_iter().next().unwrap_or(Err(Error::Closed))
     }
 
-    /// Ends several deliveries, and trims their topics once.
+    /// Ends several deliveries, and trims their topics, and those of what follows, once.
     pub(super) fn settle_all(
         &mut self,
         settlements: Vec<(Receipt, Settlement)>,
@@ -33,9 +32,14 @@ impl Topics {
     ) -> Vec<Result<Settled, Error>> {
         let topics: BTreeSet<Topic> =
             settlements.iter().map(|(receipt, _)| receipt.recipient().topic.clone()).collect();
+        let outputs = settlements.iter().flat_map(|(_, settlement)| match settlement {
+            Settlement::Commit(outputs) => &outputs[..],
+            _ => &[],
+        });
+        let outputs: BTreeSet<Topic> = outputs.map(|output| output.topic.clone()).collect();
         let outcomes =
             settlements.into_iter().map(|(receipt, settlement)| self.settle_one(&receipt, settlement, fx)).collect();
-        topics.iter().for_each(|topic| self.trim(topic, fx));
+        topics.iter().chain(&outputs).for_each(|topic| self.trim(topic, fx));
         outcomes
     }
 
@@ -53,7 +57,7 @@ impl Topics {
         let outcome = match settlement {
             Settlement::Ack => Settled::Acked,
             Settlement::Commit(outputs) => {
-                let published = self.publish(&outputs, fx)?;
+                let published = self.write(&outputs, fx)?;
                 place = self.place_of(receipt)?;
                 Settled::Committed(published.into())
             }
