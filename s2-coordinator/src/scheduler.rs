@@ -220,7 +220,8 @@ pub trait Scheduler: Leases {
     ///
     /// # Cancel safety
     ///
-    /// As [`Scheduler::claim`]; repeating it answers with the same lease.
+    /// Repeating it answers with the same lease. One that is dropped may have resumed the task all the same, over many processes:
+    /// then repeat it, or the task is released by [`Leases::abandon`], or when its lease ends.
     async fn resume(&self, session: &Incarnation, lease: &Lease) -> Result<Grant, Error>;
 
     /// Clears what blocks a task, whether or not the help is there: its session may resume it. Answers whether it was blocked.

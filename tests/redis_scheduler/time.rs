@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use s2_coordinator::{Completion, Scheduler, SchedulerExt, TaskState};
+use s2_coordinator::{Completion, Leases, Scheduler, SchedulerExt, TaskState};
 use s2_tests::servers::RedisServer;
 
 use crate::{LONG, session, store, task};
@@ -78,4 +78,68 @@ async fn a_thousand_idle_sessions_cost_next_to_nothing() {
     claimed.sort_unstable();
     assert_eq!(claimed, submitted.iter().map(|task| task.id).collect::<Vec<_>>());
     waiting.abort_all();
+}
+
+/// A wait that is given up and taken up again under its number is one wait.
+#[tokio::test]
+async fn a_claim_that_is_asked_again_under_its_number_goes_on() {
+    let server = RedisServer::start_volatile();
+    let scheduler = store(&server.url()).await.scheduler();
+    let session = session(&scheduler, "worker").await;
+    let claim = session.request(1);
+    for _ in 0..20 {
+        let asked = tokio::time::timeout(Duration::from_millis(5), scheduler.claim(&claim)).await;
+        assert!(asked.is_err(), "there is nothing");
+    }
+    let waiting = tokio::spawn({
+        let (scheduler, claim) = (scheduler.clone(), claim.clone());
+        async move { scheduler.claim(&claim).await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    scheduler.submit_one(&task()).await.expect("submitted");
+    let granted = tokio::time::timeout(LONG, waiting).await.expect("in time").expect("no panic").expect("no error");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let renewed = scheduler.renew(&[granted[0].lease]).await.expect("no error").remove(0);
+    assert!(renewed.is_ok(), "nobody has taken it back: {renewed:?}");
+}
+
+/// A process sees to what is left over, also where nobody calls.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_follows_for_a_crowd_is_done_though_nobody_calls() {
+    let server = RedisServer::start_volatile();
+    let scheduler = store(&server.url()).await.scheduler();
+    let first = scheduler.submit_one(&task()).await.expect("submitted").id;
+    let mut last = first;
+    for _ in 0..6 {
+        let submitted = scheduler.submit(&vec![task().after(first); 500]).await.expect("submitted");
+        last = submitted.last().expect("some").id;
+    }
+    scheduler.cancel(first, "not needed".into()).await.expect("cancelled");
+    let begun = Instant::now();
+    let outcome = tokio::time::timeout(LONG, scheduler.wait(last)).await.expect("in time").expect("an outcome");
+    assert!(outcome.result().is_none());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+/// All who are idle steal, not only the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_who_are_idle_steal() {
+    let server = RedisServer::start_volatile();
+    let scheduler = store(&server.url()).await.scheduler();
+    let mut waiting = tokio::task::JoinSet::new();
+    for nth in 0..12 {
+        let session = session(&scheduler, &format!("thief-{nth}")).await;
+        waiting.spawn(async move { session.claim().await.map(|held| held.map(|held| held.into_grant().task.id)) });
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let victim = s2_coordinator::SwarmId::from_static("victim");
+    scheduler.submit(&vec![task().with_assignee(victim); 20]).await.expect("submitted");
+    let mut stolen = Vec::new();
+    for _ in 0..12 {
+        let next = tokio::time::timeout(LONG, waiting.join_next()).await.expect("in time").expect("one of them");
+        stolen.push(next.expect("no panic").expect("no error").expect("open"));
+    }
+    stolen.sort_unstable();
+    stolen.dedup();
+    assert_eq!(stolen.len(), 12);
 }

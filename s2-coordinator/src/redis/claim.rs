@@ -3,7 +3,8 @@
 //! A claim that finds nothing waits in Redis. Whoever makes something ready hands it out in the same step, so that it arrives
 //! without another round trip; a push that is lost is fetched again by repeating the claim, which gets the same leases.
 
-use std::sync::{Arc, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
@@ -33,6 +34,7 @@ struct Waiting<'a> {
 impl<'a> Waiting<'a> {
     fn new(store: &'a RedisStore, claim: &'a Claim) -> Self {
         let number = store.number();
+        store.claims().insert((claim.by.number, claim.request), number);
         Self { store, claim, number, letterbox: store.shared.post.open_box(number), answered: false }
     }
 
@@ -49,9 +51,16 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.store.shared.post.close_box(self.number);
-        if !self.answered {
-            let (store, claim) = (self.store.clone(), self.claim.clone());
-            self.store.spawn(async move { store.withdraw(&claim).await });
+        if self.answered {
+            self.store.is_latest(self.claim, self.number);
+        } else {
+            let (store, claim, number) = (self.store.clone(), self.claim.clone(), self.number);
+            self.store.spawn(async move {
+                // Somebody may have gone on with it.
+                if store.is_latest(&claim, number) {
+                    store.withdraw(&claim).await;
+                }
+            });
         }
     }
 }
@@ -104,7 +113,7 @@ impl RedisStore {
                 _ = lost.changed() => {}
             }
         };
-        waiting.answered = true;
+        waiting.answered = answer.is_ok();
         match answer {
             // It has left.
             Err(Error::StaleSession { current: None, .. }) if !self.has_entered(claim.by.number) => Ok(Vec::new()),
@@ -115,6 +124,20 @@ impl RedisStore {
     /// Whether a session has entered here and not left.
     fn has_entered(&self, number: u64) -> bool {
         self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner).contains(&number)
+    }
+
+    fn claims(&self) -> MutexGuard<'_, HashMap<(u64, u64), u64>> {
+        self.shared.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a wait is the latest of its claim; then that is over.
+    fn is_latest(&self, claim: &Claim, wait: u64) -> bool {
+        let (mut claims, key) = (self.claims(), (claim.by.number, claim.request));
+        let is_latest = claims.get(&key) == Some(&wait);
+        if is_latest {
+            claims.remove(&key);
+        }
+        is_latest
     }
 
     async fn withdraw(&self, claim: &Claim) {

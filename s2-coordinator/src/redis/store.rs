@@ -44,6 +44,8 @@ pub(super) struct Shared {
     pub(super) members: Mutex<HashMap<u64, Arc<Membership>>>,
     /// The sessions that entered here and have not left.
     pub(super) sessions: Mutex<HashSet<u64>>,
+    /// Which wait is the latest of each claim: session, request.
+    pub(super) claims: Mutex<HashMap<(u64, u64), u64>>,
     /// Where the keeper runs.
     pub(super) runtime: Mutex<Option<Handle>>,
     /// When something is due next, as far as this process knows, by the clock of the fleet.
@@ -201,6 +203,7 @@ impl Shared {
             clock,
             members: Mutex::default(),
             sessions: Mutex::default(),
+            claims: Mutex::default(),
             runtime: Mutex::default(),
             due: Mutex::new(Timestamp::MAX),
             rearm: Arc::new(Notify::new()),

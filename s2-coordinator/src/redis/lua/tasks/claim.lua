@@ -144,6 +144,7 @@ function claim_tasks(n, name, request, max)
   if grants then
     return grants, session
   elseif #session.held + 1 > C.leases then
+    stop_waiting_to_claim(session, request)
     return nil, { 'limit', 'leases', #session.held + 1 }
   end
   local granted = take_tasks(session, max)
@@ -183,7 +184,7 @@ local function serve_claim(session, claim)
     grants[nth] = describe_grant(rec)
     bytes = bytes + #grants[nth][3]
   end
-  push(channel, { wait, 1, bytes <= PUSH_BYTES and { grants, M.due } or nil })
+  push(channel, { wait, 1, bytes <= PUSH_BYTES and { grants, at_most(M.due, soonest) } or nil })
   return true
 end
 
@@ -214,9 +215,13 @@ end
 -- Hands out what has become ready to those who wait for it, the longest waiter first.
 function hand_out()
   if T.waiting == 0 then
+    for _, class in ipairs(fresh) do
+      class.fresh = nil
+    end
     return
   end
   for _, class in ipairs(fresh) do
+    class.fresh = nil
     local tried = {}
     local function qualifies(waiter)
       if tried[waiter[1]] then
@@ -244,21 +249,21 @@ function hand_out()
       claim = session.waits[1]
     end
   end
-  if stealable and T.waiting > 0 and is_any_above() then
-    local tried = {}
+  if stealable then
+    -- A kind of which one that refuses nothing can steal nothing is passed over.
+    local tried, passed = {}, {}
     local function is_idle(waiter)
       local session = not tried[waiter[1]] and find_session(waiter[2])
-      return session and #session.held == 0
+      return session and not passed[session.kind] and #session.held == 0
     end
-    -- Whoever cannot steal leaves it to others, up to a point.
-    for _ = 1, 10 do
+    while T.waiting > 0 and is_any_above() do
       local session, claim, waiter = longest_waiter(Q.kinds, is_idle)
       if not waiter then
         break
       end
       tried[waiter[1]] = true
-      if claim and serve_claim(session, claim) then
-        break
+      if not (claim and serve_claim(session, claim)) and session.refused == 0 then
+        passed[session.kind] = true
       end
     end
   end

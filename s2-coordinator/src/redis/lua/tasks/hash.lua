@@ -145,6 +145,12 @@ local function open(fields)
       -- A new fleet, or one that has lost its tasks: what is left of them means nothing, and no number is used twice.
       T.last_class = math.floor(target / 1000000)
       T.last_kind = T.last_class
+      for _, name in ipairs(call('ZRANGE', P .. 'own', 0, -1)) do
+        for _, c in ipairs(call('HKEYS', P .. 'own:classes:' .. name)) do
+          call('DEL', P .. 'own:ready:' .. c .. ':' .. name, P .. 'own:age:' .. c .. ':' .. name)
+        end
+        call('DEL', P .. 'own:classes:' .. name)
+      end
       call('DEL', P .. 'ids', P .. 'timers', P .. 'classes', P .. 'kinds', P .. 'chores', P .. 'finished', P .. 'sessions', P .. 'own')
     end
   end

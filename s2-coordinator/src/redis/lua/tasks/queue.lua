@@ -11,6 +11,8 @@ local Q
 local queues_of, fleet_count = {}, 0
 -- Classes that got something to do in this step, and those of which something is to be written.
 local fresh, touched_classes = {}, {}
+-- What sessions refuse, as far as this step has looked.
+local refused_of = {}
 -- What the other parts use of it.
 local place_of, before, words_in, missing, may, write_class, head_of, begin_queues, enter_class, leave_class,
   enter_kind, leave_kind, insert, remove_ready, search, first_class, first_ready, line_up, leave_line, first_in_line
@@ -127,7 +129,7 @@ end
 
 local function new_kind(k, text, count)
   local kind = {
-    id = k, text = text, offers = words_in(text), sessions = count, heap = {}, bounds = {}, classes = {}, size = 0, line = {},
+    id = k, text = text, offers = words_in(text), sessions = count, heap = {}, bounds = {}, classes = {}, size = 0, line = {}, at = {},
     first = 1, last = 0, claims = 0, key = P .. 'waiting:' .. int(k),
   }
   Q.kinds[k], Q.by_offers[text] = kind, kind
@@ -215,6 +217,7 @@ local function load_queues()
     for nth = 1, #found, 2 do
       kind.last, kind.claims = kind.last + 1, kind.claims + 1
       kind.line[kind.last] = { tonumber(found[nth + 1]), tonumber(string.match(found[nth], '%d+$')) }
+      kind.at[tonumber(found[nth + 1])] = kind.last
     end
   end
   for c, class in pairs(Q.classes) do
@@ -228,7 +231,7 @@ end
 -- Begins the part of a step that is about queues, unless it has begun.
 function begin_queues()
   if not Q then
-    fresh, touched_classes = {}, {}
+    fresh, touched_classes, refused_of = {}, {}, {}
     load_queues()
   end
 end
@@ -346,7 +349,10 @@ function insert(c, place)
       class.whole = false
     end
   end
-  fresh[#fresh + 1] = class
+  if not class.fresh then
+    class.fresh = true
+    fresh[#fresh + 1] = class
+  end
   for _, kind in pairs(class.kinds) do
     local bound = kind.bounds[c]
     if not bound or before(place, bound) then
@@ -440,7 +446,7 @@ end
 function line_up(kind, ticket, n)
   change_queues()
   kind.last, kind.claims, T.waiting = kind.last + 1, kind.claims + 1, T.waiting + 1
-  kind.line[kind.last] = { ticket, n }
+  kind.line[kind.last], kind.at[ticket] = { ticket, n }, kind.last
   call('ZADD', kind.key, ticket, int(ticket) .. ' ' .. int(n))
 end
 
@@ -450,17 +456,22 @@ function leave_line(kind, ticket, n)
   end
   change_queues()
   kind.claims, T.waiting = kind.claims - 1, T.waiting - 1
-  for nth = kind.first, kind.last do
-    if kind.line[nth] and kind.line[nth][1] == ticket then
-      kind.line[nth] = nil
-      break
-    end
+  if kind.at[ticket] then
+    kind.line[kind.at[ticket]], kind.at[ticket] = nil, nil
   end
   while kind.first <= kind.last and not kind.line[kind.first] do
     kind.first = kind.first + 1
   end
-  if kind.first > kind.last then
-    kind.line, kind.first, kind.last = {}, 1, 0
+  if kind.last - kind.first > 64 + 2 * kind.claims then
+    -- Mostly gaps: those who are left move up.
+    local line, last = {}, 0
+    for nth = kind.first, kind.last do
+      if kind.line[nth] then
+        last = last + 1
+        line[last], kind.at[kind.line[nth][1]] = kind.line[nth], last
+      end
+    end
+    kind.line, kind.first, kind.last = line, 1, last
   end
 end
 

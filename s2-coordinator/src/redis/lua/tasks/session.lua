@@ -142,8 +142,16 @@ function skips(session)
   if session.refused == 0 then
     return nil
   end
+  local refused = refused_of[session.n]
+  if not refused then
+    refused = {}
+    for _, name16 in ipairs(call('ZRANGE', refused_key(session), 0, -1)) do
+      refused[name16] = true
+    end
+    refused_of[session.n] = refused
+  end
   return function(name16)
-    return call('ZSCORE', refused_key(session), name16)
+    return refused[name16]
   end
 end
 
@@ -157,6 +165,7 @@ end
 
 -- A session is not offered a task for a while.
 function back_off(session, rec, at)
+  refused_of[session.n] = nil
   local key, name = refused_key(session), rec.name16
   if call('ZADD', key, at, name) == 1 then
     session.refused = session.refused + 1

@@ -76,6 +76,10 @@ function find_named(name16)
       keep_task(rec)
     end
     rec = rec or false
+    if rec then
+      -- That is not in these bytes, and somebody else may have changed it.
+      rec.waits, rec.waits_changed = false, nil
+    end
     loaded[name16] = rec
   end
   return rec

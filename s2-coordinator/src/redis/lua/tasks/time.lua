@@ -29,6 +29,7 @@ local function fire(item, at)
   if what == DUE.offer then
     local session = find_session(tonumber(sub(item, 18)))
     if session then
+      refused_of[session.n] = nil
       session.refused = session.refused - call('ZREM', refused_key(session), sub(item, 2, 17))
       save_session(session)
       nudge(session.n)
@@ -166,6 +167,9 @@ function forget_session(session)
   drop('name:' .. session.name)
   seen[session.n] = false
   session.gone = true
+  if sessions_of[P] then
+    sessions_of[P][session.n] = nil
+  end
   T.sessions = T.sessions - 1
   for nth = 0, at_most(session.requests, REQUESTS) - 1 do
     drop('request:' .. n .. ':' .. nth)

@@ -16,5 +16,7 @@ local function verb()
     show_life()
   end
   keep_answers()
+  -- What was due may have left something over.
+  tasks.save()
   return { 'ok', M.epoch, M.due, wrong, now }
 end

@@ -3,7 +3,7 @@ local function verb()
   open({ name_of(ARGV[5]) })
   begin_queues()
   local rec, token = find_named(name_of(ARGV[5])), tonumber(ARGV[6])
-  if rec and rec.state == CLAIMED and rec.resumes == token then
+  if rec and rec.state == CLAIMED and token > 0 and rec.resumes == token then
     -- It was resumed, and nobody has heard of it.
     release_task(rec)
   elseif rec and rec.token == token then

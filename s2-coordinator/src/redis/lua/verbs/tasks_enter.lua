@@ -20,7 +20,7 @@ local function verb()
   }
   seen[n] = session
   sessions_of[P] = sessions_of[P] or {}
-  sessions_of[P][n] = session
+  sessions_of[P][n], session_count = session, session_count + 1
   save_session(session)
   write('name:' .. name, int(n))
   T.sessions = T.sessions + 1

@@ -9,7 +9,7 @@ local function verb()
   end
   local rec = find_named(name_of(ARGV[7]))
   local its = rec and rec.number == n
-  if its and rec.state == CLAIMED and rec.resumes == token then
+  if its and rec.state == CLAIMED and token > 0 and rec.resumes == token then
     return { 'ok', { describe_grant(rec) } }
   elseif its and rec.state == BLOCKED and rec.token == token then
     watch(rec)
