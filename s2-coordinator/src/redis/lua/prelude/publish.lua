@@ -63,6 +63,9 @@ local function trim(topic)
   local dropped, entry = low - topic.first, low < topic.next and entry_at(topic, low)
   topic.trimmed = bytes_until(topic, low)
   topic.first, topic.oldest = low, entry and recorded(entry) or NEVER
+  if C.topic_age and topic.oldest < NEVER then
+    arm_topic(topic, topic.oldest + C.topic_age)
+  end
   call('XTRIM', topic.stream, 'MINID', '=', int(entry and id_position(entry) or low))
   for _, listed in ipairs(groups_of(topic)) do
     local group = find_group(listed[1])
