@@ -40,6 +40,17 @@ pub enum Ending {
     Block(Blocker),
 }
 
+impl Ending {
+    /// The tasks that follow from it.
+    pub fn tasks(&self) -> &[NewTask] {
+        match self {
+            Self::Complete(completion) => &completion.tasks,
+            Self::Block(blocker) => &blocker.help,
+            Self::Fail { .. } | Self::Release | Self::Refuse { .. } => &[],
+        }
+    }
+}
+
 /// Whether a failed attempt is followed by another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -10,6 +10,7 @@ use crate::ending::{Ending, Retry};
 use crate::error::Error;
 use crate::event::NewEvent;
 use crate::invalid::Invalid;
+use crate::lease::Lease;
 use crate::new_task::{NewTask, When};
 use crate::registry::Profile;
 
@@ -171,6 +172,17 @@ impl Limits {
     pub fn check_profile(&self, profile: &Profile) -> Result<(), Error> {
         let what = || format!("session {}", profile.session);
         check("capabilities", what, profile.capabilities.len(), self.capabilities)
+    }
+
+    /// Checks how many claims are to be ended in one call, and how many tasks follow from all of them together.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LimitExceeded`] when either is more than `batch`.
+    pub fn check_endings(&self, endings: &[(Lease, Ending)]) -> Result<(), Error> {
+        check("batch", || "a batch of endings".into(), endings.len(), self.batch)?;
+        let follow = endings.iter().map(|(_, ending)| ending.tasks().len()).sum();
+        check("batch", || "what follows from a batch of endings".into(), follow, self.batch)
     }
 
     /// Checks how a claim is to be ended, as far as it can be told from itself.

@@ -35,8 +35,8 @@ use crate::why::Why;
 /// remembered.
 #[async_trait]
 pub trait Leases: Debug + Send + Sync + 'static {
-    /// Ends claims, at most [`Limits::batch`](crate::Limits::batch) of them, and then claims for `next`, without waiting:
-    /// all in one step. Answers for each claim in order, and with what was granted.
+    /// Ends claims, at most [`Limits::batch`](crate::Limits::batch) of them from which as many tasks follow together, and then
+    /// claims for `next`, without waiting: all in one step. Answers for each claim in order, and with what was granted.
     ///
     /// # Errors
     ///

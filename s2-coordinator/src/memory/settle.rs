@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::dead_letter::AttemptEnd;
 use crate::error::Error;
-use crate::event::Fingerprint;
+use crate::event::{Fingerprint, NewEvent};
 use crate::memory::effects::Effects;
 use crate::memory::place::Place;
 use crate::memory::topics::Topics;
@@ -20,8 +20,11 @@ impl Topics {
         settlement: Settlement,
         fx: &mut Effects,
     ) -> Result<Settled, Error> {
-        let outcomes = self.settle_all(vec![(receipt.clone(), settlement)], fx);
-        outcomes.into_iter().next().unwrap_or(Err(Error::Closed))
+        let outputs: Vec<Topic> = outputs(&settlement).iter().map(|output| output.topic.clone()).collect();
+        let outcome = self.settle_one(receipt, settlement, fx);
+        self.trim(&receipt.recipient().topic, fx);
+        outputs.iter().for_each(|topic| self.trim(topic, fx));
+        outcome
     }
 
     /// Ends several deliveries, and trims their topics, and those of what follows, once.
@@ -32,10 +35,7 @@ impl Topics {
     ) -> Vec<Result<Settled, Error>> {
         let topics: BTreeSet<Topic> =
             settlements.iter().map(|(receipt, _)| receipt.recipient().topic.clone()).collect();
-        let outputs = settlements.iter().flat_map(|(_, settlement)| match settlement {
-            Settlement::Commit(outputs) => &outputs[..],
-            _ => &[],
-        });
+        let outputs = settlements.iter().flat_map(|(_, settlement)| outputs(settlement));
         let outputs: BTreeSet<Topic> = outputs.map(|output| output.topic.clone()).collect();
         let outcomes =
             settlements.into_iter().map(|(receipt, settlement)| self.settle_one(&receipt, settlement, fx)).collect();
@@ -88,6 +88,14 @@ impl Topics {
 
     fn place_of(&mut self, receipt: &Receipt) -> Result<Place<'_>, Error> {
         self.place(receipt.recipient()).ok_or_else(|| receipt.stale_error(None))
+    }
+}
+
+/// What follows from a settlement.
+fn outputs(settlement: &Settlement) -> &[NewEvent] {
+    match settlement {
+        Settlement::Commit(outputs) => outputs,
+        _ => &[],
     }
 }
 

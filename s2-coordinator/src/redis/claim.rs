@@ -52,12 +52,12 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.store.shared.post.close_box(self.number);
         if self.answered {
-            self.store.is_latest(self.claim, self.number);
+            self.store.end_wait(self.claim, self.number);
         } else {
             let (store, claim, number) = (self.store.clone(), self.claim.clone(), self.number);
             self.store.spawn(async move {
-                // Somebody may have gone on with it.
-                if store.is_latest(&claim, number) {
+                // Unless somebody has gone on with it.
+                if store.end_wait(&claim, number) {
                     store.withdraw(&claim).await;
                 }
             });
@@ -130,8 +130,8 @@ impl RedisStore {
         self.shared.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a wait is the latest of its claim; then that is over.
-    fn is_latest(&self, claim: &Claim, wait: u64) -> bool {
+    /// A wait is over. Answers whether it was the latest of its claim.
+    fn end_wait(&self, claim: &Claim, wait: u64) -> bool {
         let (mut claims, key) = (self.claims(), (claim.by.number, claim.request));
         let is_latest = claims.get(&key) == Some(&wait);
         if is_latest {

@@ -3,8 +3,6 @@
 use crate::ending::{Ended, Ending, Retry};
 use crate::error::Error;
 use crate::lease::{Claim, Lease};
-use crate::limits::check;
-use crate::new_task::NewTask;
 use crate::redis::codec;
 use crate::redis::refusal::{About, refusal};
 use crate::redis::reply::Reply;
@@ -14,19 +12,10 @@ use crate::redis::task;
 use crate::scheduler::EndedAll;
 use crate::time::Timestamp;
 
-/// The tasks that follow from an ending.
-fn tasks_of(ending: &Ending) -> &[NewTask] {
-    match ending {
-        Ending::Complete(completion) => &completion.tasks,
-        Ending::Block(blocker) => &blocker.help,
-        _ => &[],
-    }
-}
-
 impl RedisStore {
     pub(super) async fn end(&self, endings: &[(Lease, Ending)], next: Option<&Claim>) -> Result<EndedAll, Error> {
         let limits = &self.config().limits;
-        check("batch", || "a batch of endings".into(), endings.len(), limits.batch)?;
+        limits.check_endings(endings)?;
         if let Some(claim) = next {
             limits.check_claim(claim.max)?;
         }
@@ -55,7 +44,7 @@ impl RedisStore {
         let answers = said.get(0).and_then(Reply::as_list).filter(|answers| answers.len() == endings.len());
         let answers = answers.ok_or_else(unexpected)?.iter().zip(endings).zip(wrong);
         let ended = answers.map(|((answer, (lease, ending)), wrong)| {
-            let about = About { tasks: tasks_of(ending), lease: Some(lease), ..About::default() };
+            let about = About { tasks: ending.tasks(), lease: Some(lease), ..About::default() };
             if let Some(error) = refusal(answer, about, limits).or(wrong) {
                 return Err(error);
             }

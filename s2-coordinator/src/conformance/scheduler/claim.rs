@@ -201,6 +201,11 @@ async fn a_repeated_claim_answers_with_the_same_leases(given: Given) -> Outcome 
     let more = world.take(&session, 2).await?;
     assert!(ids(&more).iter().all(|id| !ids(&first).contains(id)), "another request gets others");
     assert_eq!(world.scheduler.take(&claim).await?, first);
+    // Any number will do.
+    let claim = Claim { request: u64::MAX, max: 1, ..claim };
+    let last = world.scheduler.take(&claim).await?;
+    assert_eq!((last.len(), world.scheduler.take(&claim).await?), (1, last));
+    world.submit(task()).await?;
     // Of another session, the same number is another request.
     let other = world.session("other").await?;
     let its = world.scheduler.take(&Claim { by: other.incarnation().clone(), ..claim }).await?;

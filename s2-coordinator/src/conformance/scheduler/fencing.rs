@@ -274,6 +274,16 @@ async fn a_batch_of_endings_is_answered_one_by_one(given: Given) -> Outcome {
     assert!(matches!(all.ended[1], Err(Error::AlreadyEnded { outcome: "released", .. })));
     let many = vec![(granted[0].lease, done()); 501];
     refused!(world.scheduler.end(many, None).await, Error::LimitExceeded { limit: "batch", .. });
+    // What follows from all of them together is limited, too, and then nothing has happened.
+    world.submit(task()).await?;
+    let granted = world.take(&session, 2).await?;
+    let follows = |_| Ending::Complete(Completion { tasks: vec![task(); 251], ..Completion::new() });
+    let endings = granted.iter().map(|grant| (grant.lease, follows(grant))).collect();
+    let answer = world.scheduler.end(endings, None).await;
+    refused!(answer, Error::LimitExceeded { limit: "batch", actual: 502, max: 500, .. });
+    for grant in granted {
+        assert_eq!(world.state(grant.task.id).await?, TaskState::Claimed);
+    }
     Ok(())
 }
 

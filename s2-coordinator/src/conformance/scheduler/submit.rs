@@ -194,6 +194,7 @@ async fn every_limit_has_a_name(given: Given) -> Outcome {
         config.limits.capabilities = 2;
         config.limits.tags = 1;
         config.limits.dependencies = 1;
+        config.limits.edges = 3;
     })
     .await;
     let known = world.submit(task()).await?;
@@ -213,6 +214,8 @@ async fn every_limit_has_a_name(given: Given) -> Outcome {
         let answer = world.scheduler.submit(&[task(), new]).await;
         refused!(answer, Error::LimitExceeded { limit: name, max: value, .. } if name == limit && value == max);
     }
+    let edges = vec![task().after(known); 4];
+    refused!(world.scheduler.submit(&edges).await, Error::LimitExceeded { limit: "edges", actual: 4, max: 3, .. });
     let batch = vec![task(); 501];
     refused!(world.scheduler.submit(&batch).await, Error::LimitExceeded { limit: "batch", actual: 501, max: 500, .. });
     let session = world.session("one").await?;

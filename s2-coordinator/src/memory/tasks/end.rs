@@ -8,7 +8,6 @@ use crate::ending::{Blocker, Ended, Ending, Retry};
 use crate::entry::Value;
 use crate::error::Error;
 use crate::lease::{Claim, Lease};
-use crate::limits::check;
 use crate::memory::effects::Effects;
 use crate::memory::tasks::plan::{Planned, Target};
 use crate::memory::tasks::slot::{Blocked, Hold, State};
@@ -30,7 +29,7 @@ impl Tasks {
         topics: &mut Topics,
         fx: &mut Effects,
     ) -> Result<EndedAll, Error> {
-        check("batch", || "a batch of endings".into(), endings.len(), fx.config.limits.batch)?;
+        fx.config.limits.check_endings(&endings)?;
         if let Some(claim) = next {
             fx.config.limits.check_claim(claim.max)?;
             self.sessions.check(&claim.by)?;

@@ -293,7 +293,8 @@ end
 -- Keeps an entry, said in JSON.
 local function record(json)
   append_entry(json)
-  if C.journal_age and not known.journal_armed then
+  -- The first entries are what somebody else may have found nothing due of.
+  if C.journal_age and (not known.journal_armed or M.next - M.first <= 2) then
     arm('journal', now + C.journal_age)
     known.journal_armed = true
   end

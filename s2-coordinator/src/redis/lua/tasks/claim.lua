@@ -5,13 +5,13 @@ local describe_grant, lease_end, grant, claim_tasks, hand_out
 
 do
 
--- A task in the hands of a session, as it is told: number, terms, text, what it was to come after, attempt, token, deadline, until
--- when at the longest or 0, what it has waited for.
+-- A task in the hands of a session, as it is told: number, terms, text, what it was to come after, attempt, token, deadline,
+-- until when at the longest or 0, what it has waited for.
 function describe_grant(rec)
   local timeout = terms_of(rec).timeout
   return {
-    rec.id, rec.terms, read(rec.name16 .. 'd') or '', has(rec, FLAG.after) and read(rec.name16 .. 'f') or '', rec.failures + 1,
-    rec.token, rec.till, timeout > 0 and rec.started + timeout or 0,
+    rec.id, rec.terms, read(rec.name16 .. 'd') or '', has(rec, FLAG.after) and read(rec.name16 .. 'f') or '',
+    rec.failures + 1, rec.token, rec.till, timeout > 0 and rec.started + timeout or 0,
     has(rec, FLAG.answers) and read(rec.name16 .. 'a') or '',
   }
 end
@@ -77,7 +77,7 @@ local function next_for(session, wanted)
     end
   end
   if best then
-    return find_named(best[3]) or nil
+    return find_named(best[3])
   end
   local place, class = first_ready(kind, skip)
   while place do

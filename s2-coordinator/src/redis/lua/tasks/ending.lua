@@ -154,7 +154,7 @@ local function block(rec, said)
   note('blocked', rec, '"session":"' .. rec.holder .. '","token":' .. int(rec.token) .. ',"reason":' ..
     cjson.encode(said.reason) .. ',"requires":"' .. string.gsub(said.requires, ' ', ', ') .. '","on":' .. quoted(waits))
   move(rec, BLOCKED, function()
-    write_numbers(rec, FLAG.answers, 'a', waits)
+    write_answers(rec, waits)
     write(rec.name16 .. 'b', cmsgpack.pack({ said.reason, said.requires }))
     with(rec, FLAG.blocker)
     if said.awaited then

@@ -9,8 +9,8 @@
 
 local new_chores, next_chore = {}, 1
 -- What the other parts use of it.
-local add_chore, order_key, key_of, unindex, index, move, make_ready, open_to_all, add_edge, drop_edges, pass_on, put_on_hold, finish,
-  fail, offer_resumption, proceed, desert, work, has_chores, save_chores
+local add_chore, order_key, key_of, unindex, index, move, make_ready, open_to_all, add_edge, drop_edges, pass_on,
+  put_on_hold, finish, fail, offer_resumption, proceed, desert, work, has_chores, save_chores
 
 do
 
@@ -254,7 +254,7 @@ end
 -- The help is there: the session that had the task may resume it first.
 function offer_resumption(rec)
   note('unblocked', rec, '"session":"' .. rec.holder .. '","waited_for":' ..
-    int(#numbers_in(rec, FLAG.answers, 'a')))
+    int(#answers_of(rec)))
   move(rec, RESUMABLE, function() rec.till = now + C.resume_window end)
   tell(rec)
 end

@@ -7,7 +7,9 @@
 -- `session:<n>`, `name:<name>`, `request:<n>:<place>`.
 
 local WAITING, DELAYED, READY, CLAIMED, BLOCKED, ON_HOLD, DONE, FAILED, CANCELLED, RESUMABLE = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
-local STATES = { [0] = 'waiting', 'delayed', 'ready', 'claimed', 'blocked', 'on_hold', 'done', 'failed', 'cancelled', 'ready' }
+local STATES = {
+  [0] = 'waiting', 'delayed', 'ready', 'claimed', 'blocked', 'on_hold', 'done', 'failed', 'cancelled', 'ready',
+}
 
 -- Flags of a task: somebody has had it since it was assigned; it was redriven; which of its other fields there are; whether
 -- somebody wants to know what becomes of it; whether its session waits for it in particular.
@@ -17,9 +19,9 @@ local FLAG = {
 }
 
 -- What never changes: priority, attempts, lease, time-out, when it was submitted, start, deadline, depth, path, parent, bytes of
--- its text; kind and trace. Then state, flags, class, since when its key counts, key, failures, children, the incarnation and the token of who has
--- it or has blocked it, the token of the claim that this one resumes, since when, until when; the last claim that ended, how
--- and until when; the name of who has it, and in whose own queue it is.
+-- its text; kind and trace. Then state, flags, class, since when its key counts, key, failures, children, the incarnation and
+-- the token of who has it or has blocked it, the token of the claim that this one resumes, since when, until when; the last
+-- claim that ended, how and until when; the name of who has it, and in whose own queue it is.
 local TERMS = '>BI4I7I7I7I7I7I4I4I7I4I2I2'
 local TERMS_BYTES = 63
 local PLACE = '>BI2I4I7I7I4I4I7I7I7I7I7I7BI7I2I2'
@@ -151,7 +153,9 @@ local function open(fields)
         end
         call('DEL', P .. 'own:classes:' .. name)
       end
-      call('DEL', P .. 'ids', P .. 'timers', P .. 'classes', P .. 'kinds', P .. 'chores', P .. 'finished', P .. 'sessions', P .. 'own')
+      for _, key in ipairs({ 'ids', 'timers', 'classes', 'kinds', 'chores', 'finished', 'sessions', 'own' }) do
+        call('DEL', P .. key)
+      end
     end
   end
 end

@@ -1,7 +1,7 @@
 -- Queues of sessions' own, and who has too much in it.
 --
 -- `own` has the sessions by the length of their queues, `own:classes:<name>` how many tasks of each class there are in one,
--- `own:ready:<class>:<name>` those tasks by key, `own:age:<class>:<name>` by priority and number: the last of them is stolen first.
+-- `own:ready:<class>:<name>` those tasks by key, `own:age:<class>:<name>` by priority and number: the last is stolen first.
 
 -- What the other parts use of it.
 local own_key, own_length, own_insert, own_remove, first_of, own_first, theft, is_any_above
@@ -62,7 +62,11 @@ function own_first(name, may_do, skip)
   local best
   for _, c in ipairs(call('HKEYS', P .. 'own:classes:' .. name)) do
     if may_do(tonumber(c)) then
-      local first = first_of(own_key('ready', tonumber(c), name), false, skip)
+      local first = first_of(own_key('ready', tonumber(c), name), false, function(name16)
+        -- Somebody else may have had his hands in it.
+        local rec = find_named(name16)
+        return not rec or rec.state ~= READY or skip(name16)
+      end)
       if first and (not best or before(first, best)) then
         best = first
       end
@@ -77,7 +81,8 @@ local MOST_VICTIMS = 100
 -- What an idle session steals: from the session with the longest queue above the bound that has something for it, of the
 -- lowest priority, the newest. Of queues of the same length, the first by name. Answers with the task and from whom.
 function theft(session, skip)
-  local longest = call('ZREVRANGEBYSCORE', P .. 'own', '+inf', '(' .. int(C.steal_above), 'WITHSCORES', 'LIMIT', 0, MOST_VICTIMS)
+  local longest = call('ZREVRANGEBYSCORE', P .. 'own', '+inf', '(' .. int(C.steal_above), 'WITHSCORES', 'LIMIT', 0,
+    MOST_VICTIMS)
   local victims = {}
   for nth = 1, #longest, 2 do
     victims[#victims + 1] = { longest[nth], tonumber(longest[nth + 1]) }

@@ -15,7 +15,7 @@ local fresh, touched_classes = {}, {}
 local refused_of = {}
 -- What the other parts use of it.
 local place_of, before, words_in, missing, may, write_class, head_of, begin_queues, enter_class, leave_class,
-  enter_kind, leave_kind, insert, remove_ready, search, first_class, first_ready, line_up, leave_line, first_in_line
+  enter_kind, leave_kind, insert, remove_ready, search, first_ready, line_up, leave_line, first_in_line
 
 do
 
@@ -120,8 +120,8 @@ end
 
 local function new_class(c, text, tasks)
   local class = {
-    id = c, text = text, requires = words_in(text), tasks = tasks, kinds = {}, page = {}, whole = false, adds = {}, removes = {},
-    key = P .. 'ready:class:' .. int(c), field = 'class:' .. int(c),
+    id = c, text = text, requires = words_in(text), tasks = tasks, kinds = {}, page = {}, whole = false, adds = {},
+    removes = {}, key = P .. 'ready:class:' .. int(c), field = 'class:' .. int(c),
   }
   Q.classes[c], Q.by_requires[text] = class, class
   return class
@@ -129,8 +129,8 @@ end
 
 local function new_kind(k, text, count)
   local kind = {
-    id = k, text = text, offers = words_in(text), sessions = count, heap = {}, bounds = {}, classes = {}, size = 0, line = {}, at = {},
-    first = 1, last = 0, claims = 0, key = P .. 'waiting:' .. int(k),
+    id = k, text = text, offers = words_in(text), sessions = count, heap = {}, bounds = {}, classes = {}, size = 0,
+    line = {}, at = {}, first = 1, last = 0, claims = 0, key = P .. 'waiting:' .. int(k),
   }
   Q.kinds[k], Q.by_offers[text] = kind, kind
   return kind
@@ -397,7 +397,7 @@ function search(class, wanted)
 end
 
 -- The kind's class with the first task: that, and where it stands.
-function first_class(kind)
+local function first_class(kind)
   local heap = kind.heap
   while heap[1] do
     local top = heap[1]

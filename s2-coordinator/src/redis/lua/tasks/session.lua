@@ -2,8 +2,8 @@
 --
 -- The field `session:<n>` has the state below, and then what the session holds, seven bytes each, and the claims that wait as
 -- {ticket, request, how many at most, number of the wait, channel}. `sessions` lists them by name, `blocked:<n>` and
--- `resumable:<n>` have what it waits for and may resume, `refused:<n>` what it is not offered until when; `ps:<process>` are the
--- sessions of a process.
+-- `resumable:<n>` have what it waits for and may resume, `refused:<n>` what it is not offered until when;
+-- `ps:<process>` are the sessions of a process.
 
 local REQUESTS = 64
 local sessions_of, session_count = {}, 0
@@ -26,7 +26,7 @@ function find_session(n)
   local packed = read('session:' .. int(n))
   session = packed and sessions_of[P] and sessions_of[P][n]
   if packed and not (session and session.packed == packed) then
-    session = { n = n, packed = packed, held = {}, order = {} }
+    session = { n = n, packed = packed, held = {} }
     local held, process, name, place
     session.kind, session.version, session.blocked, session.resumable, session.refused, session.requests, held, process, name,
       place = unpack_bytes(SESSION, packed)

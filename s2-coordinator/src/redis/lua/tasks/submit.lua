@@ -1,9 +1,7 @@
 -- Submitting tasks: everything that can be wrong with a batch, before anything is written; then the writing.
 --
--- A new task is four arguments: head, requirements (joined by blanks), what the journal says of it, text. The head is packed:
--- terms, of which `submitted`, depth and path are for the step to fill in; the start and the deadline as {1 if so long after now,
--- µs}; whether it has a parent of its own; fingerprint of what it asks for, key, assignee, what it is to come after as {what if that fails, 0 and a
--- number or 1 and a key}.
+-- A new task is four arguments: head, requirements (joined by blanks), what the journal says of it, text. What is in the head:
+-- `docs/wire/tasks.md`.
 
 local TASK_PARTS = 4
 -- What the other parts use of it.
@@ -197,14 +195,13 @@ end
 -- are parts of unless they say otherwise, and `ending` how many tasks end with it. Answers with what is to become of each; or
 -- nothing and what is wrong.
 function plan_tasks(list, from, count, parent, ending)
-  local new, plans, firsts, wanted, edges = {}, {}, {}, {}, 0
+  local new, plans, firsts, wanted = {}, {}, {}, {}
   for nth = 1, count do
     new[nth] = read_head(list[from + (nth - 1) * TASK_PARTS])
     if new[nth].key ~= '' then
       wanted[#wanted + 1] = 'key:' .. new[nth].key
     end
     for _, dependency in ipairs(new[nth].after) do
-      edges = edges + 1
       wanted[#wanted + 1] = type(dependency[1]) == 'number' and id16(dependency[1]) or 'key:' .. dependency[1]
     end
   end
@@ -291,8 +288,9 @@ local function add_task(plan, id, after)
   local start = at_least(new.start_in == 1 and now + new.start or new.start, now)
   local deadline = new.deadline > 0 and (new.deadline_in == 1 and now + new.deadline or new.deadline) or 0
   local rec = {
-    id = id, name16 = id16(id), packed = '', touched = false, place = false, waits = false, state = WAITING, flags = 0, since = start, failures = 0, children = 0, number = 0, token = 0,
-    resumes = 0, started = 0, till = 0, end_token = 0, end_code = 0, end_at = 0, holder = '', assignee = new.assignee,
+    id = id, name16 = id16(id), packed = '', touched = false, place = false, waits = false, state = WAITING, flags = 0,
+    since = start, failures = 0, children = 0, number = 0, token = 0, resumes = 0, started = 0, till = 0,
+    end_token = 0, end_code = 0, end_at = 0, holder = '', assignee = new.assignee,
   }
   local path = C.critical_path == 1 and plan.path or 0
   local same = last_terms and new == last_terms.new and now == last_terms.now and plan.depth == last_terms.depth and

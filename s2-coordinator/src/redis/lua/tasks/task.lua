@@ -5,7 +5,7 @@
 local tasks_of, task_count = {}, 0
 -- What the other parts use of it.
 local pack_task, terms_of, find_named, find_task, digits, touch, is_finished, is_unfinished, holds, stale,
-  numbers_in, write_numbers, pack_edges, waits_of, write_waits, after_of, history_of, add_run, find_end, remember_end,
+  answers_of, write_answers, pack_edges, waits_of, write_waits, after_of, history_of, add_run, find_end, remember_end,
   lose, note, weigh_task, tell, watch
 
 do
@@ -43,8 +43,7 @@ local function keep_task(rec)
   known_tasks[rec.name16] = rec
 end
 
--- What never changes of a task, by name.
--- Tasks of one batch have most of it in common.
+-- What never changes of a task, by name. Tasks of one batch have most of it in common.
 local known_terms, terms_count = {}, 0
 
 function terms_of(rec)
@@ -119,32 +118,29 @@ function stale(rec)
   return { 'stale', rec and rec.state == CLAIMED and rec.token or false }
 end
 
--- A field of a task that not all have: a list of numbers.
-function numbers_in(rec, flag, suffix)
-  local list = {}
-  if has(rec, flag) then
-    local packed = read(rec.name16 .. suffix)
-    for place = 1, #packed, 7 do
-      list[#list + 1] = unpack_bytes('>I7', packed, place)
-    end
+-- What a task has waited for while it was blocked.
+function answers_of(rec)
+  local list, packed = {}, has(rec, FLAG.answers) and read(rec.name16 .. 'a') or ''
+  for place = 1, #packed, 7 do
+    list[#list + 1] = unpack_bytes('>I7', packed, place)
   end
   return list
 end
 
-function write_numbers(rec, flag, suffix, list)
+function write_answers(rec, list)
   if #list == 0 then
-    if has(rec, flag) then
-      drop(rec.name16 .. suffix)
-      without(rec, flag)
+    if has(rec, FLAG.answers) then
+      drop(rec.name16 .. 'a')
+      without(rec, FLAG.answers)
     end
     return
   end
   local parts = {}
-  for nth, number_ in ipairs(list) do
-    parts[nth] = pack('>I7', number_)
+  for nth, id in ipairs(list) do
+    parts[nth] = pack('>I7', id)
   end
-  write(rec.name16 .. suffix, table.concat(parts))
-  with(rec, flag)
+  write(rec.name16 .. 'a', table.concat(parts))
+  with(rec, FLAG.answers)
 end
 
 -- Edges: what a task waits for, as {task, what it does if that fails}.

@@ -101,6 +101,15 @@ local function write_ended()
   end
 end
 
+-- When the oldest finished task is to be forgotten.
+local function forget_at()
+  local age = C.finished_age and at_least(C.finished_age, TOLD)
+  if T.bytes > C.finished_bytes then
+    age = TOLD
+  end
+  return T.oldest > 0 and age and T.oldest + age or NEVER
+end
+
 -- When something is due next.
 local function next_due()
   write_timers()
@@ -108,15 +117,7 @@ local function next_due()
     return now
   end
   local first = call('ZRANGE', P .. 'timers', 0, 0, 'WITHSCORES')
-  local at = tonumber(first[2] or NEVER)
-  if T.oldest > 0 then
-    local age = C.finished_age and at_least(C.finished_age, TOLD)
-    if T.bytes > C.finished_bytes then
-      age = TOLD
-    end
-    at = age and at_most(at, T.oldest + age) or at
-  end
-  return at
+  return at_most(tonumber(first[2] or NEVER), forget_at())
 end
 
 -- Does what is due by now, up to a point. Answers when something is due next.
@@ -289,14 +290,8 @@ local function save_tasks()
     note_due(now)
   end
   save_chores()
-  if T.oldest > 0 and T.chores == 0 then
-    local age = C.finished_age and at_least(C.finished_age, TOLD)
-    if T.bytes > C.finished_bytes then
-      age = TOLD
-    end
-    if age then
-      note_due(T.oldest + age)
-    end
+  if T.chores == 0 then
+    note_due(forget_at())
   end
   if soonest < T.armed then
     T.armed = soonest

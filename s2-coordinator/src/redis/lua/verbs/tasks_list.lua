@@ -1,4 +1,5 @@
--- tasks_list <after> <limit> <look at> <state> <kind> <parent> <session>: tasks, the last that was looked at, and whether there are more.
+-- tasks_list <after> <limit> <look at> <state> <kind> <parent> <session>: tasks, the last that was looked at, whether there are
+-- more, and how many were looked at.
 local function verb()
   open()
   local after, limit, most = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])

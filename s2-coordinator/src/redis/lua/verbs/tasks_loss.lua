@@ -14,6 +14,8 @@ local function verb()
   elseif code <= LAST_BY_HOLDER then
     return { 'ok', { 'ended' } }
   end
-  local loss = { [END.expired] = 'expired', [END.superseded] = 'superseded', [END.cancelled] = 'cancelled', [END.overdue] = 'overdue' }
+  local loss = {
+    [END.expired] = 'expired', [END.superseded] = 'superseded', [END.cancelled] = 'cancelled', [END.overdue] = 'overdue',
+  }
   return { 'ok', { loss[code] or 'ended', extra or '' } }
 end
