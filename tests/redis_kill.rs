@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use s2_coordinator::{
     Config, DeadLetters, Delivery, Error, Event, EventBus, EventBusExt, EventType, Group, GroupName, IdempotencyKey,
-    NewEvent, Random, RedisBus, RedisStore, Retention, Start, Subscribe, Subscription, SwarmId, Topic,
+    NewEvent, Random, RedisBus, Retention, Start, Subscribe, Subscription, SwarmId, Topic,
 };
-use s2_tests::chaos::{Chaos, RECOVERY, TICK, Tally, below, seed};
+use s2_tests::chaos::{Chaos, RECOVERY, TICK, Tally, again, below, connect, enough, given, is_away, seed};
 use s2_tests::counts;
 use s2_tests::servers::RedisServer;
 use s2_tests::workers::is_worker;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 const INPUTS: Topic = Topic::from_static("inputs");
 const OUTPUTS: Topic = Topic::from_static("outputs");
@@ -31,6 +31,7 @@ const CONSUMERS: usize = 4;
 /// Producers pause while more than so many events wait to be handled.
 const BACKLOG: u64 = 500;
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
+
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 // What all processes have in common.
@@ -44,57 +45,12 @@ fn config() -> Config {
     config
 }
 
-/// The fleet, as soon as there is a server. A hasty process gives up early: it takes a pause for a lost connection, so
-/// that the server has its requests twice, and sees calls fail.
-async fn connect(url: &str, hasty: bool) -> Result<RedisStore, Error> {
-    let builder = || {
-        let builder = RedisStore::builder(FLEET).with_config(config());
-        let (soon, later) = (Duration::from_millis(250), Duration::from_secs(2));
-        match hasty {
-            true => builder.with_response_timeout(soon).with_connection_timeout(soon).with_patience(later),
-            false => builder,
-        }
-    };
-    again(|| builder().connect(url)).await
-}
-
-fn is_away(error: &Error) -> bool {
-    matches!(error, Error::Backend { retryable: true, .. })
-}
-
-/// Calls until the server is there.
-async fn again<T, F: Future<Output = Result<T, Error>>>(call: impl Fn() -> F) -> Result<T, Error> {
-    loop {
-        match call().await {
-            Err(error) if is_away(&error) => tokio::time::sleep(TICK).await,
-            other => break other,
-        }
-    }
-}
-
 fn event(topic: Topic, data: String) -> NewEvent {
     NewEvent::new(topic, EventType::from_static("kill"), FLEET).with_data(data)
 }
 
 fn numbers(event: &Event) -> Outcome<Vec<u64>> {
     Ok(std::str::from_utf8(&event.data)?.split(' ').map(str::parse).collect::<Result<_, _>>()?)
-}
-
-/// A number that the worker was given.
-fn given(name: &str) -> Outcome<u64> {
-    Ok(env::var(name)?.parse()?)
-}
-
-/// Ends when the judge has said so many times that it is enough.
-async fn enough(bus: &RedisBus, times: usize) -> Result<JoinHandle<Result<(), Error>>, Error> {
-    let topic = ENOUGH;
-    let mut tail = again(|| bus.tail(&topic, Start::Beginning)).await?;
-    Ok(tokio::spawn(async move {
-        for _ in 0..times {
-            tail.next().await?;
-        }
-        Ok(())
-    }))
 }
 
 async fn group(bus: &RedisBus) -> Result<Group, Error> {
@@ -118,8 +74,8 @@ async fn producer() {
 
 async fn produce() -> Outcome {
     let (mut random, mut next) = (Random::from_seed(given("SEED")?), given("FIRST")?);
-    let bus = connect(&env::var("URL")?, below(&mut random, 4) > 0).await?.bus();
-    let enough = enough(&bus, 1).await?;
+    let store = connect(&env::var("URL")?, &FLEET, &config(), below(&mut random, 4) > 0).await?;
+    let (bus, enough) = (store.bus(), enough(&store, &ENOUGH, 1).await?);
     while !enough.is_finished() {
         // Rather many calls than large ones: it is calls that lose their answers.
         let most = 1 + below(&mut random, 20);
@@ -177,8 +133,8 @@ async fn consumer() {
 
 async fn consume() -> Outcome {
     let mut random = Random::from_seed(given("SEED")?);
-    let bus = connect(&env::var("URL")?, below(&mut random, 4) > 0).await?.bus();
-    let mut enough = enough(&bus, 2).await?;
+    let store = connect(&env::var("URL")?, &FLEET, &config(), below(&mut random, 4) > 0).await?;
+    let (bus, mut enough) = (store.bus(), enough(&store, &ENOUGH, 2).await?);
     let how = Subscribe::new(INPUTS, GROUP);
     loop {
         let subscription = again(|| bus.subscribe(&how)).await?;
@@ -365,7 +321,7 @@ async fn until(bus: &RedisBus, what: &str, so: impl Fn(&Group) -> bool) {
 async fn each_effect_exists_once_whoever_is_killed() {
     let seed = seed();
     let server = RedisServer::start();
-    let bus = connect(&server.url(), false).await.expect("a fleet").bus();
+    let bus = connect(&server.url(), &FLEET, &config(), false).await.expect("a fleet").bus();
     drop(bus.subscribe(&Subscribe::new(INPUTS, GROUP)).await.expect("a group"));
 
     let begun = Instant::now();

@@ -13,11 +13,10 @@ use s2_coordinator::{
     NewTask, NotEnded, OnFailure, Position, Priority, Profile, Random, RedisScheduler, RedisStore, Retention, Retry,
     Scheduler, SchedulerExt, Session, Start, SwarmId, TaskKind, TaskState, Tasks, Topic,
 };
-use s2_tests::chaos::{Chaos, RECOVERY, TICK, Tally, below, seed};
+use s2_tests::chaos::{Chaos, RECOVERY, TICK, Tally, again, below, connect, enough, given, is_away, seed};
 use s2_tests::counts;
 use s2_tests::servers::RedisServer;
 use s2_tests::workers::is_worker;
-use tokio::task::JoinHandle;
 
 /// What was done: one event for each task, with its number.
 const EFFECTS: Topic = Topic::from_static("effects");
@@ -49,53 +48,8 @@ fn config() -> Config {
     config
 }
 
-/// The fleet, as soon as there is a server. A hasty process gives up early: it takes a pause for a lost connection, so
-/// that the server has its requests twice, and sees calls fail.
-async fn connect(url: &str, hasty: bool) -> Result<RedisStore, Error> {
-    let builder = || {
-        let builder = RedisStore::builder(FLEET).with_config(config());
-        let (soon, later) = (Duration::from_millis(250), Duration::from_secs(2));
-        match hasty {
-            true => builder.with_response_timeout(soon).with_connection_timeout(soon).with_patience(later),
-            false => builder,
-        }
-    };
-    again(|| builder().connect(url)).await
-}
-
-fn is_away(error: &Error) -> bool {
-    matches!(error, Error::Backend { retryable: true, .. })
-}
-
-/// Calls until the server is there.
-async fn again<T, F: Future<Output = Result<T, Error>>>(call: impl Fn() -> F) -> Result<T, Error> {
-    loop {
-        match call().await {
-            Err(error) if is_away(&error) => tokio::time::sleep(TICK).await,
-            other => break other,
-        }
-    }
-}
-
-/// A number that the worker was given.
-fn given(name: &str) -> Outcome<u64> {
-    Ok(env::var(name)?.parse()?)
-}
-
 fn event(topic: Topic, data: String) -> NewEvent {
     NewEvent::new(topic, EventType::from_static("kill"), FLEET).with_data(data)
-}
-
-/// Ends when the judge has said so many times that it is enough.
-async fn enough(store: &RedisStore, times: usize) -> Result<JoinHandle<Result<(), Error>>, Error> {
-    let (bus, topic) = (store.bus(), ENOUGH);
-    let mut tail = again(|| bus.tail(&topic, Start::Beginning)).await?;
-    Ok(tokio::spawn(async move {
-        for _ in 0..times {
-            tail.next().await?;
-        }
-        Ok(())
-    }))
 }
 
 // A submitter.
@@ -113,8 +67,8 @@ async fn submitter() {
 
 async fn submit_all() -> Outcome {
     let (mut random, mut next) = (Random::from_seed(given("SEED")?), given("FIRST")?);
-    let store = connect(&env::var("URL")?, below(&mut random, 4) > 0).await?;
-    let (scheduler, enough) = (store.scheduler(), enough(&store, 1).await?);
+    let store = connect(&env::var("URL")?, &FLEET, &config(), below(&mut random, 4) > 0).await?;
+    let (scheduler, enough) = (store.scheduler(), enough(&store, &ENOUGH, 1).await?);
     while !enough.is_finished() {
         let most = 1 + below(&mut random, 20);
         let batch = next..next + 1 + below(&mut random, most);
@@ -166,8 +120,8 @@ async fn worker() {
 
 async fn work_all() -> Outcome {
     let mut random = Random::from_seed(given("SEED")?);
-    let store = connect(&env::var("URL")?, below(&mut random, 4) > 0).await?;
-    let (scheduler, mut enough) = (store.scheduler(), enough(&store, 2).await?);
+    let store = connect(&env::var("URL")?, &FLEET, &config(), below(&mut random, 4) > 0).await?;
+    let (scheduler, mut enough) = (store.scheduler(), enough(&store, &ENOUGH, 2).await?);
     let profile = Profile::new(SwarmId::new(format!("workers/{}", given("FIRST")?))?);
     loop {
         // A newer incarnation of itself, now and then.
@@ -371,7 +325,7 @@ fn the_judge_sees_what_is_wrong() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_task_ends_once_whoever_is_killed() {
     let (seed, server) = (seed(), RedisServer::start());
-    let store = connect(&server.url(), false).await.expect("a fleet");
+    let store = connect(&server.url(), &FLEET, &config(), false).await.expect("a fleet");
     let (scheduler, bus) = (store.scheduler(), store.bus());
 
     let begun = Instant::now();

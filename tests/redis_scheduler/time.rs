@@ -143,3 +143,23 @@ async fn all_who_are_idle_steal() {
     stolen.dedup();
     assert_eq!(stolen.len(), 12);
 }
+
+/// One waits for long while others of its kind come and go; it has its turn all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_longest_is_first_whoever_comes_and_goes() {
+    let server = RedisServer::start_volatile();
+    let scheduler = store(&server.url()).await.scheduler();
+    let (patient, hasty) = (session(&scheduler, "patient").await, session(&scheduler, "hasty").await);
+    let waiting = tokio::spawn(async move { patient.claim().await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    for _ in 0..150 {
+        assert!(tokio::time::timeout(Duration::from_millis(2), hasty.claim()).await.is_err(), "there is nothing");
+    }
+    let last = tokio::spawn(async move { hasty.claim().await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    for waiting in [waiting, last] {
+        let submitted = scheduler.submit_one(&task()).await.expect("submitted");
+        let held = tokio::time::timeout(LONG, waiting).await.expect("in time").expect("no panic");
+        assert_eq!(held.expect("no error").expect("open").into_grant().task.id, submitted.id);
+    }
+}

@@ -8,7 +8,8 @@ use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use s2_coordinator::Random;
+use s2_coordinator::{Config, Error, EventBus, Random, RedisStore, Start, SwarmId, Topic};
+use tokio::task::JoinHandle;
 
 use crate::servers::RedisServer;
 use crate::workers::Worker;
@@ -90,6 +91,69 @@ pub fn seed() -> u64 {
     );
     println!("S2_SEED={seed}");
     seed
+}
+
+/// The fleet, as soon as there is a server. A hasty process gives up early: it takes a pause for a lost connection, so that the
+/// server has its requests twice, and sees calls fail.
+///
+/// # Errors
+///
+/// What connecting fails with, unless the server is away.
+pub async fn connect(url: &str, fleet: &SwarmId, config: &Config, hasty: bool) -> Result<RedisStore, Error> {
+    let builder = || {
+        let builder = RedisStore::builder(fleet.clone()).with_config(config.clone());
+        let (soon, later) = (Duration::from_millis(250), Duration::from_secs(2));
+        match hasty {
+            true => builder.with_response_timeout(soon).with_connection_timeout(soon).with_patience(later),
+            false => builder,
+        }
+    };
+    again(|| builder().connect(url)).await
+}
+
+/// Whether the server is away.
+#[must_use]
+pub fn is_away(error: &Error) -> bool {
+    matches!(error, Error::Backend { retryable: true, .. })
+}
+
+/// Calls until the server is there.
+///
+/// # Errors
+///
+/// What the call fails with otherwise.
+pub async fn again<T, F: Future<Output = Result<T, Error>>>(call: impl Fn() -> F) -> Result<T, Error> {
+    loop {
+        match call().await {
+            Err(error) if is_away(&error) => tokio::time::sleep(TICK).await,
+            other => break other,
+        }
+    }
+}
+
+/// A number that a worker was given.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn given(name: &str) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(env::var(name)?.parse()?)
+}
+
+/// Ends when the judge has said so many times that it is enough, by events of this topic.
+///
+/// # Errors
+///
+/// What tailing the topic fails with, unless the server is away.
+pub async fn enough(store: &RedisStore, topic: &Topic, times: usize) -> Result<JoinHandle<Result<(), Error>>, Error> {
+    let bus = store.bus();
+    let mut tail = again(|| bus.tail(topic, Start::Beginning)).await?;
+    Ok(tokio::spawn(async move {
+        for _ in 0..times {
+            tail.next().await?;
+        }
+        Ok(())
+    }))
 }
 
 fn millis(random: &mut Random, range: Range<u64>) -> Duration {
