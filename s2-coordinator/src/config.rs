@@ -9,6 +9,7 @@ use crate::limits::{Limits, check};
 use crate::order::OrderKey;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const HALF_AN_HOUR: Duration = Duration::from_secs(30 * 60);
 
 /// How a fleet behaves. `docs/rules.md` says where each number comes from.
 ///
@@ -54,6 +55,14 @@ pub struct Config {
     pub steal_above: usize,
     /// For how long only its session may resume a task once the help is there: 60 s.
     pub resume_window: Duration,
+    /// How long a session may have a task without reporting progress, however alive it is: 30 min. [`Duration::MAX`] is no
+    /// limit.
+    pub progress: Duration,
+    /// After how long a blocked task goes on without what it waits for: 30 min. [`Duration::MAX`] is never.
+    pub longest_wait: Duration,
+    /// After how long without any progress a fleet that has something to do is reported to a person: 30 min.
+    /// [`Duration::MAX`] is never.
+    pub flatline: Duration,
     /// What is kept of finished tasks: 1 GiB, 7 days.
     pub finished: Retention,
     /// The bounds.
@@ -76,6 +85,9 @@ impl Default for Config {
             critical_path: false,
             steal_above: 5,
             resume_window: Duration::from_secs(60),
+            progress: HALF_AN_HOUR,
+            longest_wait: HALF_AN_HOUR,
+            flatline: HALF_AN_HOUR,
             finished: Retention { bytes: 1024 * 1024 * 1024, age: Some(7 * DAY) },
             limits: Limits::default(),
         }
@@ -97,6 +109,13 @@ impl Config {
         if self.priority_step != OrderKey::STRICT && self.priority_step > OrderKey::LONGEST_STEP {
             let reason = "expected at most a year, or OrderKey::STRICT";
             return Err(Invalid::new("priority step", &format!("{:?}", self.priority_step), reason).into());
+        }
+        for (setting, time) in
+            [("progress", self.progress), ("longest_wait", self.longest_wait), ("flatline", self.flatline)]
+        {
+            if time.is_zero() {
+                return Err(Invalid::new("setting", setting, "must not be zero").into());
+            }
         }
         let needed = [
             ("attempts", self.attempts as usize),

@@ -13,6 +13,7 @@ use crate::outcome::Completion;
 use crate::task::Submitted;
 use crate::text::Text;
 use crate::time::Timestamp;
+use crate::waits::Needs;
 
 /// How a session ends its claim of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +88,8 @@ pub struct Blocker {
     pub help: Vec<NewTask>,
     /// Tasks that are there and waited for.
     pub on: Vec<TaskId>,
+    /// How many of all these are needed.
+    pub needs: Needs,
     /// Whether somebody waits for the help and will resume the task by asking for this very one. Otherwise the session
     /// gets it with its next claims.
     pub awaited: bool,
@@ -101,6 +104,7 @@ impl Blocker {
             requires: Capabilities::default(),
             help: Vec::new(),
             on: Vec::new(),
+            needs: Needs::All,
             awaited: false,
         }
     }
@@ -120,6 +124,12 @@ impl Blocker {
     /// Adds a task that is there already and is waited for.
     pub fn with_wait(mut self, task: TaskId) -> Self {
         self.on.push(task);
+        self
+    }
+
+    /// The first that is done is enough. The others go on, and are not waited for any more.
+    pub fn with_any(mut self) -> Self {
+        self.needs = Needs::Any;
         self
     }
 }

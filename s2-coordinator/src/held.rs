@@ -57,7 +57,7 @@ impl Drop for Core {
 
 /// A task that a session has, and the right to say what becomes of it.
 ///
-/// The claim is renewed in the background until it is ended. Dropped, it is released at once, without an attempt: so a
+/// The claim is renewed in the background until it is ended; only who makes no [progress](Held::progress) for half an hour loses it. Dropped, it is released at once, without an attempt: so a
 /// handler that is cancelled gives the task back. Dropped by a panic, it ends with a failed attempt. A process that dies gives
 /// nothing back; then the lease ends, and that counts as an attempt.
 ///
@@ -229,6 +229,23 @@ impl Held {
         Ok(Blocked { task, lease, help, core })
     }
 
+    /// Reports progress. A claim without any for [`Config::progress`](crate::Config::progress) is lost, however alive its
+    /// session is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Leases::progress`](crate::Leases::progress).
+    ///
+    /// # Cancel safety
+    ///
+    /// It may or may not have happened; repeating it is safe.
+    pub async fn progress(&self) -> Result<(), Error> {
+        match &self.core {
+            Some(core) => core.scheduler.progress(&self.lease).await.map(drop),
+            None => Err(Error::StaleLease { task: self.task.id, held: self.lease.token, current: None }),
+        }
+    }
+
     /// Waits until the task is lost: the lease has ended, the task was cancelled or is overdue, or a newer session of this
     /// name has come. Stop working on it then; nothing that this guard does has an effect any more.
     ///
@@ -364,7 +381,9 @@ impl Blocked {
         &self.help
     }
 
-    /// Waits until the help is there, and takes the task up again. Its answers are the outcomes of [`Grant::answers`].
+    /// Waits until the help is there, and takes the task up again. Its answers are the outcomes of [`Grant::answers`]. If
+    /// waiting is of no use, since others wait for this task or it has waited for too long, it goes on without them, and
+    /// [`Grant::preempted`] says why.
     ///
     /// # Errors
     ///

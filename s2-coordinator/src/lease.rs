@@ -74,6 +74,27 @@ pub struct Grant {
     pub expires: Option<Timestamp>,
     /// What the task has waited for, if it was blocked: the answers are the outcomes of these tasks.
     pub answers: Vec<TaskId>,
+    /// Why it goes on without them, if it does: not all of them are over.
+    pub preempted: Option<Box<Preempted>>,
+}
+
+/// A task goes on although what it waited for is not over: it would wait for ever, or has waited for too long.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Preempted {
+    /// The ring that was opened: this task waited for the next, and the last one for this. Empty if it has just waited for
+    /// longer than [`Config::longest_wait`](crate::Config::longest_wait).
+    pub cycle: Vec<TaskId>,
+    /// For how long it has waited.
+    pub waited: Duration,
+}
+
+impl Preempted {
+    /// The end of a wait; made by backends.
+    #[must_use]
+    pub const fn new(cycle: Vec<TaskId>, waited: Duration) -> Self {
+        Self { cycle, waited }
+    }
 }
 
 impl Grant {
@@ -82,7 +103,7 @@ impl Grant {
         let expires = task.timeout.map(|timeout| now + timeout);
         let lease = Lease { task: task.id, token };
         let deadline = lease_end(now, task.lease, expires);
-        Self { task, attempt, lease, deadline, expires, answers }
+        Self { task, attempt, lease, deadline, expires, answers, preempted: None }
     }
 }
 
@@ -98,6 +119,8 @@ pub(crate) fn lease_end(now: Timestamp, lease: Duration, expires: Option<Timesta
 pub enum Loss {
     /// The lease was not renewed in time, or the attempt took longer than it may.
     Expired,
+    /// The session renewed its claim, but has reported no progress for [`Config::progress`](crate::Config::progress).
+    Stalled,
     /// A newer session of the same name has taken its place.
     Superseded,
     /// The task was cancelled.

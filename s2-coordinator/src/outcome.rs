@@ -117,6 +117,8 @@ pub enum RunEnd {
     },
     /// The lease ended while the session was there: it was not renewed, or the attempt took longer than it may.
     TimedOut,
+    /// The session renewed its claim, but reported no progress for too long.
+    Stalled,
     /// The session was gone, or a newer one of its name took its place: a crash.
     Lost,
 }
@@ -128,6 +130,7 @@ impl RunEnd {
         match self {
             Self::Failed { reason } => reason.clone(),
             Self::TimedOut => "the lease was not renewed in time".into(),
+            Self::Stalled => "there was no progress for too long".into(),
             Self::Lost => "the session was lost".into(),
         }
     }
@@ -178,6 +181,11 @@ pub enum Cause {
     Dependency {
         /// The other task.
         task: TaskId,
+    },
+    /// It waited for others that waited for it, and was the one to give way.
+    Deadlock {
+        /// This task waited for the next, and the last one for this.
+        cycle: Vec<TaskId>,
     },
 }
 

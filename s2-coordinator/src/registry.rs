@@ -42,7 +42,23 @@ impl Profile {
     }
 }
 
-/// A session of the fleet.
+/// What a session does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SessionState {
+    /// It has a task in hand.
+    Working,
+    /// It has none in hand, and one that waits for others.
+    WaitingOn,
+    /// It has none in hand, and one that is blocked by something that is no task.
+    Blocked,
+    /// It has nothing.
+    #[default]
+    Idle,
+}
+
+/// A session of the fleet. One that has left, or was lost, is told of by the journal only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SessionInfo {
@@ -56,13 +72,15 @@ pub struct SessionInfo {
     pub queued: usize,
     /// How many of its tasks wait for help.
     pub blocked: usize,
+    /// What it does.
+    pub state: SessionState,
 }
 
 impl SessionInfo {
     /// A session that has just joined; made by backends.
     #[must_use]
     pub const fn new(incarnation: Incarnation, capabilities: Capabilities) -> Self {
-        Self { incarnation, capabilities, load: 0, queued: 0, blocked: 0 }
+        Self { incarnation, capabilities, load: 0, queued: 0, blocked: 0, state: SessionState::Idle }
     }
 }
 

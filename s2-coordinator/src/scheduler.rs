@@ -22,6 +22,7 @@ use crate::swarm::SwarmId;
 use crate::task::{Submitted, TaskStatus};
 use crate::text::Text;
 use crate::time::Timestamp;
+use crate::waits::Waiter;
 use crate::why::Why;
 
 /// What a session does with the tasks it has.
@@ -50,7 +51,8 @@ pub trait Leases: Debug + Send + Sync + 'static {
     /// It may or may not have happened; repeating it gets the first answers, and the same leases for `next`.
     async fn end(&self, endings: Vec<(Lease, Ending)>, next: Option<&Claim>) -> Result<EndedAll, Error>;
 
-    /// Moves the ends of claims to one lease from now, and answers with them. What the task limits stays limited.
+    /// Moves the ends of claims to one lease from now, and answers with them. What the task limits stays limited, and so does
+    /// how long it may go on without progress.
     ///
     /// # Errors
     ///
@@ -60,6 +62,17 @@ pub trait Leases: Debug + Send + Sync + 'static {
     ///
     /// It may or may not have happened; repeating it is safe.
     async fn renew(&self, leases: &[Lease]) -> Result<Vec<Result<Timestamp, Error>>, Error>;
+
+    /// Reports progress: renews a claim, and gives it [`Config::progress`](crate::Config::progress) from now to make more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StaleLease`], or [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    ///
+    /// It may or may not have happened; repeating it is safe.
+    async fn progress(&self, lease: &Lease) -> Result<Timestamp, Error>;
 
     /// Waits until a claim is over, and says why. One that its session has ended is over, too ([`Loss::Ended`]).
     ///
@@ -101,6 +114,8 @@ pub struct EndedAll {
 /// | inheritance | a task takes the smallest key of what waits for it, and gives it back |
 /// | fencing | tokens only rise; a superseded one changes nothing |
 /// | attempts | failures, time-outs and crashes count alike; what is handed back or refused does not |
+/// | deadlock | who waits longest of those that wait for each other goes on, at once; who waits for longer than half an hour, in any case |
+/// | liveness | who renews a claim and makes no progress loses it; a fleet that stands still is reported |
 /// | follow-up | result, events, tasks that follow, and the next claim are one step |
 /// | stealing | an idle session takes over from the one with the longest queue of its own |
 /// | why | every task can say why it is not running |
@@ -340,6 +355,19 @@ pub trait Scheduler: Leases {
     ///
     /// Cancel safe: it changes nothing.
     async fn wait(&self, task: TaskId) -> Result<Outcome, Error>;
+
+    /// These tasks, as far as they are known, and what they wait for, and so on, the nearest first: as many as fit into a batch
+    /// ([`Limits::batch`](crate::Limits::batch)). [`SchedulerExt::wait_graph`](crate::SchedulerExt::wait_graph) goes on until
+    /// nothing is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LimitExceeded`] for the batch.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it changes nothing.
+    async fn waits(&self, tasks: &[TaskId]) -> Result<Vec<Waiter>, Error>;
 
     /// Why a task is where it is.
     ///

@@ -4,14 +4,20 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::dependency::TaskId;
 use crate::error::Error;
 use crate::held::{CompletedAll, Core, Held, NotEnded};
 use crate::lease::{Claim, Incarnation};
+use crate::limits::check;
 use crate::new_task::NewTask;
 use crate::outcome::Completion;
-use crate::registry::Profile;
+use crate::registry::{Profile, Tasks};
 use crate::scheduler::Scheduler;
-use crate::task::Submitted;
+use crate::task::{Submitted, TaskState};
+use crate::waits::WaitGraph;
+
+/// How many tasks a graph of waits has at most.
+const MOST_WAITERS: usize = 100_000;
 
 /// A session that has entered a fleet. Clones are the same session; several of its tasks may claim at once. It leaves when the
 /// last clone, and the last guard of a task that it has, is dropped.
@@ -158,6 +164,39 @@ pub trait SchedulerExt: Scheduler {
         Self: Clone,
     {
         Session::enter(Arc::new(self.clone()), profile).await
+    }
+
+    /// These tasks and everything that they wait for; without any, everything that waits. Of a fleet that goes on meanwhile it
+    /// is not one moment's picture.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scheduler::waits`]; [`Error::LimitExceeded`] when there are more than 100,000 of them.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it changes nothing.
+    async fn wait_graph(&self, tasks: &[TaskId]) -> Result<WaitGraph, Error> {
+        let mut wanted = tasks.to_vec();
+        for state in [TaskState::Blocked, TaskState::Waiting] {
+            let mut which = tasks.is_empty().then(|| Tasks::all().with_state(state));
+            while let Some(listed) = which {
+                let page = self.list(&listed).await?;
+                wanted.extend(page.items.iter().map(|status| status.task.id));
+                which = page.next.map(|next| listed.after(next));
+            }
+        }
+        let mut graph = WaitGraph::default();
+        while !wanted.is_empty() {
+            for batch in wanted.chunks(100) {
+                graph.extend(self.waits(batch).await?);
+                check("tasks", || "the graph".into(), graph.len(), MOST_WAITERS)?;
+            }
+            // What is missing and not known any more is over.
+            let missing = graph.missing();
+            wanted = if missing == wanted { Vec::new() } else { missing };
+        }
+        Ok(graph)
     }
 }
 

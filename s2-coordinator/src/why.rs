@@ -4,12 +4,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::capability::Capabilities;
 use crate::dependency::TaskId;
-use crate::lease::{Incarnation, Lease};
+use crate::lease::{Incarnation, Lease, Preempted};
 use crate::outcome::Cause;
 use crate::swarm::SwarmId;
 use crate::task::TaskState;
 use crate::text::Text;
 use crate::time::Timestamp;
+use crate::waits::Needs;
+
+/// A task that another one waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The task.
+    pub task: TaskId,
+    /// Where it is.
+    pub state: TaskState,
+    /// In whose queue or hands it is.
+    pub session: Option<SwarmId>,
+}
 
 /// Why a task is where it is: what has to happen next, or what has happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +34,10 @@ pub enum Why {
         on: Vec<(TaskId, TaskState)>,
         /// How many there are.
         count: u64,
+        /// The first of them, what that one waits for, and so on: at most twenty. The last is what has to move first.
+        chain: Vec<Link>,
+        /// The session that had blocked it and is gone: somebody else takes it up.
+        deserted: Option<SwarmId>,
     },
     /// It starts later: as its submitter asked.
     NotYet {
@@ -65,6 +81,8 @@ pub enum Why {
         session: SwarmId,
         /// Until when; then it is anybody's.
         until: Timestamp,
+        /// Why it goes on without all of the help, if it does.
+        preempted: Option<Preempted>,
     },
     /// Every session that could take it has refused it.
     Refused {
@@ -88,6 +106,17 @@ pub enum Why {
         since: Timestamp,
         /// Until when unless it is renewed.
         deadline: Timestamp,
+        /// When it last reported progress, or began.
+        progressed: Timestamp,
+    },
+    /// A session that is gone had it: a crash. Somebody else has it soon.
+    Lost {
+        /// Which.
+        by: Incarnation,
+        /// Proof of its claim.
+        lease: Lease,
+        /// When its claim ends.
+        deadline: Timestamp,
     },
     /// Its session waits for help.
     Blocked {
@@ -101,6 +130,23 @@ pub enum Why {
         on: Vec<(TaskId, TaskState)>,
         /// How many there are.
         count: u64,
+        /// How many of them are needed.
+        needs: Needs,
+        /// Since when.
+        since: Timestamp,
+        /// As that of [`Why::Waiting`].
+        chain: Vec<Link>,
+    },
+    /// Its session waits for others that wait for it, and a person has to decide: whoever could give way has done so before.
+    Deadlocked {
+        /// The session.
+        session: SwarmId,
+        /// What stands in the way.
+        reason: Text,
+        /// Since when.
+        since: Timestamp,
+        /// The ring: this task waited for the next, and the last one for this.
+        cycle: Vec<TaskId>,
     },
     /// Something that it depends on failed, and somebody has to decide.
     OnHold {

@@ -14,6 +14,8 @@ const SUITES: &[(&str, &[Case])] = &[
     ("dependencies", crate::conformance::scheduler::dependencies::CASES),
     ("failures", crate::conformance::scheduler::failures::CASES),
     ("block", crate::conformance::scheduler::block::CASES),
+    ("deadlock", crate::conformance::scheduler::deadlock::CASES),
+    ("liveness", crate::conformance::scheduler::liveness::CASES),
     ("steal", crate::conformance::scheduler::steal::CASES),
     ("why", crate::conformance::scheduler::why::CASES),
     ("guard", crate::conformance::scheduler::guard::CASES),

@@ -6,9 +6,13 @@ use std::task::Waker;
 
 use crate::config::{Config, Retention};
 use crate::entry::{Entry, Record};
+use crate::error::Error;
+use crate::escalation::{EscalationId, NewEscalation, Raised, Resolution};
 use crate::event::Position;
+use crate::memory::escalations::InboxState;
 use crate::memory::wait::{Ticket, WaitList};
 use crate::random::Random;
+use crate::release::Release;
 use crate::severity::Severity;
 use crate::time::Timestamp;
 
@@ -20,6 +24,9 @@ pub(super) struct Effects {
     pub(super) config: Arc<Config>,
     pub(super) random: Random,
     pub(super) journal: JournalLog,
+    pub(super) inbox: InboxState,
+    /// Who gives way when tasks wait for each other.
+    pub(super) release: Arc<dyn Release>,
     /// Who is to be woken once the step is over and the lock is free.
     pub(super) wakers: Vec<Waker>,
     /// When something is due next, whether or not anybody calls.
@@ -28,11 +35,13 @@ pub(super) struct Effects {
 }
 
 impl Effects {
-    pub(super) fn new(config: Arc<Config>, random: Random) -> Self {
+    pub(super) fn new(config: Arc<Config>, random: Random, release: Arc<dyn Release>) -> Self {
         Self {
             now: Timestamp::EPOCH,
             journal: JournalLog::new(config.journal),
             config,
+            inbox: InboxState::default(),
+            release,
             random,
             wakers: Vec::new(),
             due: Timestamp::MAX,
@@ -68,6 +77,21 @@ impl Effects {
         }
         self.wakers.extend(self.journal.tails.all(|_| true));
         self.journal.append(record, self.now)
+    }
+
+    pub(super) fn escalate(&mut self, new: NewEscalation) -> Result<Raised, Error> {
+        let (raised, record) = self.inbox.escalate(new, &self.config.limits, self.now)?;
+        if let Some(record) = record {
+            self.journal(record);
+        }
+        Ok(raised)
+    }
+
+    pub(super) fn resolve(&mut self, id: EscalationId, resolution: Resolution) -> Result<(), Error> {
+        if let Some(record) = self.inbox.resolve(id, resolution, &self.config, self.now)? {
+            self.journal(record);
+        }
+        Ok(())
     }
 
     pub(super) fn wake(&mut self, wakers: impl IntoIterator<Item = Waker>) {

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::config::Config;
 use crate::entry::Record;
 use crate::error::Error;
 use crate::escalation::{Escalation, EscalationId, NewEscalation, Raised, Resolution};
-use crate::limits::check;
-use crate::memory::effects::Effects;
+use crate::limits::{Limits, check};
 use crate::name::Subject;
 use crate::time::Timestamp;
 
@@ -19,8 +19,13 @@ pub(super) struct InboxState {
 }
 
 impl InboxState {
-    pub(super) fn escalate(&mut self, new: NewEscalation, fx: &mut Effects) -> Result<Raised, Error> {
-        let limits = &fx.config.limits;
+    /// Keeps what a person is asked, and answers with what the journal should say of it, if it is new.
+    pub(super) fn escalate(
+        &mut self,
+        new: NewEscalation,
+        limits: &Limits,
+        now: Timestamp,
+    ) -> Result<(Raised, Option<Record>), Error> {
         limits.check_reason(&new.reason)?;
         let what = || format!("the payload of escalation {}", new.key);
         check("payload_bytes", what, new.payload.len(), limits.payload_bytes)?;
@@ -28,7 +33,7 @@ impl InboxState {
             if let Some(escalation) = self.pending.get_mut(&id) {
                 escalation.times += 1;
             }
-            return Ok(Raised { id, duplicate: true });
+            return Ok((Raised { id, duplicate: true }, None));
         }
         check("escalations", || "the inbox".into(), self.pending.len() + 1, limits.escalations)?;
         self.last = self.last.next();
@@ -38,10 +43,9 @@ impl InboxState {
             .with("reason", new.reason.clone())
             .with_severity(new.severity)
             .with_trace(new.trace);
-        fx.journal(record);
         self.by_key.insert(new.key.clone(), id);
-        self.pending.insert(id, Escalation::raised(new, id, fx.now));
-        Ok(Raised { id, duplicate: false })
+        self.pending.insert(id, Escalation::raised(new, id, now));
+        Ok((Raised { id, duplicate: false }, Some(record)))
     }
 
     /// At most `limit` pending escalations that follow `after`.
@@ -49,18 +53,24 @@ impl InboxState {
         self.pending.range(after.next()..).take(limit).map(|(_, escalation)| escalation.clone()).collect()
     }
 
-    pub(super) fn resolve(&mut self, id: EscalationId, resolution: Resolution, fx: &mut Effects) -> Result<(), Error> {
-        let window = fx.config.idempotency_window;
-        self.resolved.retain(|_, (at, _)| fx.now.since(*at) < window);
+    /// Keeps what a person has decided, for a while, and answers with what the journal should say of it, if it is new.
+    pub(super) fn resolve(
+        &mut self,
+        id: EscalationId,
+        resolution: Resolution,
+        config: &Config,
+        now: Timestamp,
+    ) -> Result<Option<Record>, Error> {
+        self.resolved.retain(|_, (at, _)| now.since(*at) < config.idempotency_window);
         if let Some((_, before)) = self.resolved.get(&id) {
             if *before == resolution {
-                return Ok(());
+                return Ok(None);
             }
             let Resolution { by, decision } = before.clone();
             return Err(Error::AlreadyResolved { id, by, decision });
         }
-        fx.config.limits.check_reason(&resolution.by)?;
-        fx.config.limits.check_reason(&resolution.decision)?;
+        config.limits.check_reason(&resolution.by)?;
+        config.limits.check_reason(&resolution.decision)?;
         let Some(escalation) = self.pending.remove(&id) else {
             return Err(Error::UnknownEscalation { id });
         };
@@ -69,10 +79,9 @@ impl InboxState {
             .with("id", id.get())
             .with("by", resolution.by.clone())
             .with("decision", resolution.decision.clone())
-            .with("waited_ms", u64::try_from(fx.now.since(escalation.raised).as_millis()).unwrap_or(u64::MAX))
+            .with("waited_ms", u64::try_from(now.since(escalation.raised).as_millis()).unwrap_or(u64::MAX))
             .with_trace(escalation.trace);
-        fx.journal(record);
-        self.resolved.insert(id, (fx.now, resolution));
-        Ok(())
+        self.resolved.insert(id, (now, resolution));
+        Ok(Some(record))
     }
 }

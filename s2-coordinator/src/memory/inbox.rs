@@ -30,11 +30,11 @@ impl Inbox for MemoryInbox {
 
     async fn pending(&self, after: EscalationId, limit: usize) -> Result<Vec<Escalation>, Error> {
         self.store.config().limits.check_page(limit)?;
-        Ok(self.store.with(|inner| inner.inbox.pending(after, limit)))
+        Ok(self.store.with(|inner| inner.fx.inbox.pending(after, limit)))
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(%id, by = %resolution.by))]
     async fn resolve(&self, id: EscalationId, resolution: Resolution) -> Result<(), Error> {
-        self.store.with(|inner| inner.inbox.resolve(id, resolution, &mut inner.fx))
+        self.store.with(|inner| inner.fx.resolve(id, resolution))
     }
 }

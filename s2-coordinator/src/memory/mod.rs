@@ -8,6 +8,7 @@
 
 // State: pure and synchronous.
 mod wait;
+mod escalations;
 mod effects;
 mod log;
 mod keys;
@@ -24,7 +25,6 @@ mod tasks;
 mod publish;
 mod settle;
 mod dead_letter;
-mod escalations;
 // The step, and what waits for it.
 mod store;
 mod timer;

@@ -25,6 +25,7 @@ use crate::swarm::SwarmId;
 use crate::task::{Submitted, TaskStatus};
 use crate::text::Text;
 use crate::time::Timestamp;
+use crate::waits::Waiter;
 use crate::why::Why;
 
 /// A [`Scheduler`] of a fleet in memory. Clones are the same handle: closing one closes all.
@@ -146,7 +147,11 @@ impl Leases for MemoryScheduler {
     #[instrument(level = "trace", skip_all, err(level = "debug"), fields(leases = leases.len()))]
     async fn renew(&self, leases: &[Lease]) -> Result<Vec<Result<Timestamp, Error>>, Error> {
         check("batch", || "a batch of renewals".into(), leases.len(), self.limits().batch)?;
-        Ok(self.store.with(|inner| leases.iter().map(|lease| inner.tasks.renew(lease, &mut inner.fx)).collect()))
+        Ok(self.store.with(|inner| leases.iter().map(|lease| inner.tasks.renew(lease, false, &mut inner.fx)).collect()))
+    }
+
+    async fn progress(&self, lease: &Lease) -> Result<Timestamp, Error> {
+        self.store.with(|inner| inner.tasks.renew(lease, true, &mut inner.fx))
     }
 
     async fn lost(&self, lease: &Lease) -> Result<Loss, Error> {
@@ -250,6 +255,12 @@ impl Scheduler for MemoryScheduler {
 
     async fn wait(&self, task: TaskId) -> Result<Outcome, Error> {
         self.wait_for(For::News(task), |inner| inner.tasks.outcome(task)).await
+    }
+
+    async fn waits(&self, tasks: &[TaskId]) -> Result<Vec<Waiter>, Error> {
+        let most = self.limits().batch;
+        check("batch", || "a batch of tasks".into(), tasks.len(), most)?;
+        self.step(|inner| Ok(inner.tasks.waiters(tasks, most)))
     }
 
     async fn why(&self, task: TaskId) -> Result<Why, Error> {

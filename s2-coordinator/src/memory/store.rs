@@ -14,10 +14,10 @@ use crate::error::Error;
 use crate::escalation::{NewEscalation, Raised};
 use crate::event::{NewEvent, Position, Published};
 use crate::memory::effects::Effects;
-use crate::memory::escalations::InboxState;
 use crate::memory::tasks::Tasks;
 use crate::memory::topics::Topics;
 use crate::random::Random;
+use crate::release::{LongestWaiter, Release};
 use crate::time::Timestamp;
 
 /// Everything a fleet has, behind one lock.
@@ -26,7 +26,6 @@ pub(super) struct Inner {
     pub(super) fx: Effects,
     pub(super) topics: Topics,
     pub(super) tasks: Tasks,
-    pub(super) inbox: InboxState,
     /// Until when the timer task sleeps.
     asleep_until: Timestamp,
 }
@@ -148,7 +147,7 @@ impl MemoryStore {
 
     /// An empty fleet with settings of its own.
     pub fn builder() -> MemoryStoreBuilder {
-        MemoryStoreBuilder { config: Config::default(), clock: None, seed: None }
+        MemoryStoreBuilder { config: Config::default(), clock: None, seed: None, release: Arc::new(LongestWaiter) }
     }
 
     /// The clock that decides.
@@ -224,7 +223,7 @@ impl Step<'_> {
     ///
     /// As [`Inbox::escalate`](crate::Inbox::escalate). After an error nothing was written: the step may go on.
     pub fn escalate(&mut self, escalation: NewEscalation) -> Result<Raised, Error> {
-        self.inner.inbox.escalate(escalation, &mut self.inner.fx)
+        self.inner.fx.escalate(escalation)
     }
 }
 
@@ -235,6 +234,7 @@ pub struct MemoryStoreBuilder {
     config: Config,
     clock: Option<Arc<dyn Clock>>,
     seed: Option<u64>,
+    release: Arc<dyn Release>,
 }
 
 impl MemoryStoreBuilder {
@@ -256,6 +256,12 @@ impl MemoryStoreBuilder {
         self
     }
 
+    /// Sets who gives way when tasks wait for each other: [`LongestWaiter`] unless set.
+    pub fn with_release(mut self, release: impl Release) -> Self {
+        self.release = Arc::new(release);
+        self
+    }
+
     /// An empty fleet.
     ///
     /// # Errors
@@ -270,10 +276,9 @@ impl MemoryStoreBuilder {
         let config = Arc::new(self.config);
         let random = self.seed.map_or_else(Random::from_system, Random::from_seed);
         let inner = Inner {
-            fx: Effects::new(Arc::clone(&config), random),
+            fx: Effects::new(Arc::clone(&config), random, self.release),
             topics: Topics::default(),
             tasks: Tasks::default(),
-            inbox: InboxState::default(),
             asleep_until: Timestamp::EPOCH,
         };
         let shared = Shared {

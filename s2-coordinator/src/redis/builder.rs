@@ -16,6 +16,7 @@ use crate::redis::post::Post;
 use crate::redis::script::settings;
 use crate::redis::scripts::BEAT;
 use crate::redis::store::{Beginnings, RedisStore, Shared};
+use crate::release::{LongestWaiter, Release};
 use crate::swarm::SwarmId;
 
 /// A process that has said nothing for so long counts as gone, unless the ack timeout is longer.
@@ -41,7 +42,14 @@ impl RedisStore {
     pub fn builder(fleet: SwarmId) -> RedisStoreBuilder {
         let journal = Retention { bytes: 1024 * 1024 * 1024, age: Some(7 * DAY) };
         let config = Config { journal, ..Config::default() };
-        RedisStoreBuilder { fleet, config, clock: None, seed: None, patience: Patience::default() }
+        RedisStoreBuilder {
+            fleet,
+            config,
+            clock: None,
+            seed: None,
+            release: Arc::new(LongestWaiter),
+            patience: Patience::default(),
+        }
     }
 
     /// Rises when a script of any process wakes `name`, and when one may have done so unheard.
@@ -63,6 +71,7 @@ pub struct RedisStoreBuilder {
     config: Config,
     clock: Option<Arc<dyn Clock>>,
     seed: Option<u64>,
+    release: Arc<dyn Release>,
     patience: Patience,
 }
 
@@ -83,6 +92,13 @@ impl RedisStoreBuilder {
     /// Makes ids and jitter repeatable. For tests.
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
+        self
+    }
+
+    /// Sets who gives way when tasks wait for each other: [`LongestWaiter`] unless set. All processes of a fleet should have the
+    /// same.
+    pub fn with_release(mut self, release: impl Release) -> Self {
+        self.release = Arc::new(release);
         self
     }
 
@@ -131,8 +147,16 @@ impl RedisStoreBuilder {
         let post = Arc::new(Post::default());
         let link = Link::new(url, channels, self.patience, Arc::clone(&post))?;
         let random = self.seed.map_or_else(Random::from_system, Random::from_seed);
-        let start =
-            Beginnings { config: self.config, clock: self.clock, random, prefix, process, settings, gone_after };
+        let start = Beginnings {
+            config: self.config,
+            clock: self.clock,
+            random,
+            release: self.release,
+            prefix,
+            process,
+            settings,
+            gone_after,
+        };
         let store = RedisStore { shared: Arc::new(Shared::new(fleet, start, link, post)) };
         keeper::ensure(&store.shared)?;
         store.shared.link.connect().await?;

@@ -11,6 +11,7 @@ use crate::redis::store::{Call, RedisStore};
 use crate::redis::task;
 use crate::scheduler::EndedAll;
 use crate::time::Timestamp;
+use crate::waits::Needs;
 
 impl RedisStore {
     pub(super) async fn end(&self, endings: &[(Lease, Ending)], next: Option<&Claim>) -> Result<EndedAll, Error> {
@@ -92,6 +93,7 @@ impl RedisStore {
                 call.arg(blocker.reason.as_str());
                 call.arg(task::words(&blocker.requires));
                 call.number(u8::from(blocker.awaited));
+                call.number(u8::from(blocker.needs == Needs::Any));
                 call.number(blocker.on.len());
                 blocker.on.iter().for_each(|on| call.number(on));
                 task::write_tasks(call, &blocker.help, Some(lease.task), self.config());

@@ -30,6 +30,7 @@ mod tail;
 mod bus;
 // Tasks.
 mod task;
+mod deadlock;
 mod refusal;
 mod ending;
 mod claim;

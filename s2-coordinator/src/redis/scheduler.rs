@@ -14,24 +14,26 @@ use crate::lease::{Claim, Grant, Incarnation, Lease, Loss, Token};
 use crate::limits::{Limits, check};
 use crate::new_task::NewTask;
 use crate::outcome::Outcome;
+use crate::redis::deadlock;
 use crate::redis::keeper;
 use crate::redis::refusal::{About, refusal};
 use crate::redis::reply::Reply;
 use crate::redis::script::Script;
 use crate::redis::scripts::{
     TASKS_ABANDON, TASKS_ASSIGN, TASKS_CANCEL, TASKS_ENTER, TASKS_LEAVE, TASKS_LIST, TASKS_LOSS, TASKS_OUTCOME,
-    TASKS_REDRIVE, TASKS_RENEW, TASKS_RESUME, TASKS_SESSIONS, TASKS_STATS, TASKS_SUBMIT, TASKS_TASK, TASKS_UNBLOCK,
-    TASKS_WHY,
+    TASKS_PROGRESS, TASKS_REDRIVE, TASKS_RENEW, TASKS_RESUME, TASKS_SESSIONS, TASKS_STATS, TASKS_SUBMIT, TASKS_TASK,
+    TASKS_UNBLOCK, TASKS_WAITS, TASKS_WHY,
 };
 use crate::redis::store::{Call, PAUSE, RedisStore};
 use crate::redis::task;
-use crate::registry::{Profile, SessionInfo, Stats, Tasks};
+use crate::registry::{Profile, SessionInfo, SessionState, Stats, Tasks};
 use crate::scheduler::{EndedAll, Leases, Scheduler, TaskPage};
 use crate::swarm::SwarmId;
 use crate::task::{Submitted, TaskState, TaskStatus};
 use crate::text::Text;
 use crate::time::Timestamp;
-use crate::why::Why;
+use crate::waits::{Needs, Waiter};
+use crate::why::{Link, Why};
 
 /// How many tasks a listing looks at, and how many of them in one step.
 const LOOK_AT: usize = 10_000;
@@ -175,6 +177,7 @@ fn loss(said: &Reply) -> Option<Loss> {
         "superseded" => Loss::Superseded,
         "cancelled" => Loss::Cancelled { reason: said.get(1)?.as_str()?.to_owned().into() },
         "overdue" => Loss::Overdue,
+        "stalled" => Loss::Stalled,
         "forgotten" => Loss::Forgotten,
         "ended" => Loss::Ended,
         _ => return None,
@@ -186,6 +189,12 @@ fn session_info(said: &Reply) -> Option<SessionInfo> {
     let incarnation = Incarnation { session: said.get(1)?.as_str()?.parse().ok()?, number: said.get(0)?.as_u64()? };
     let mut info = SessionInfo::new(incarnation, task::from_words(said.get(2)?.as_str()?)?);
     (info.load, info.queued, info.blocked) = (count(3)?, count(4)?, count(5)?);
+    info.state = match said.get(6)?.as_str()? {
+        "working" => SessionState::Working,
+        "waiting_on" => SessionState::WaitingOn,
+        "blocked" => SessionState::Blocked,
+        _ => SessionState::Idle,
+    };
     Some(info)
 }
 
@@ -206,8 +215,25 @@ fn why(said: &Reply, lease_of: TaskId) -> Option<Why> {
         let one = |pair: &[Reply]| Some((TaskId::new(pair.first()?.as_u64()?), task::state(pair.get(1)?)?));
         said.get(nth)?.as_list()?.chunks(2).map(one).collect::<Option<Vec<_>>>()
     };
+    let link = |said: &Reply| {
+        let session = Some(said.get(2)?.as_str()?).filter(|name| !name.is_empty());
+        let session = session.map(str::parse).transpose().ok()?;
+        Some(Link { task: TaskId::new(said.get(0)?.as_u64()?), state: task::state(said.get(1)?)?, session })
+    };
+    let chain = |nth: usize| said.get(nth)?.as_list()?.iter().map(link).collect::<Option<Vec<_>>>();
     Some(match text(0)? {
-        "waiting" => Why::Waiting { on: waits(1)?, count: number(2)? },
+        "waiting" => Why::Waiting {
+            on: waits(1)?,
+            count: number(2)?,
+            chain: chain(3)?,
+            deserted: Some(text(4)?).filter(|name| !name.is_empty()).map(str::parse).transpose().ok()?,
+        },
+        "deadlocked" => Why::Deadlocked {
+            session: session(1)?,
+            reason: text(2)?.to_owned().into(),
+            since: time(3)?,
+            cycle: task::ids(said.get(4)?)?,
+        },
         "delayed" => match said.get(3)? {
             Reply::Nil => Why::NotYet { start: time(1)? },
             run => {
@@ -221,12 +247,20 @@ fn why(said: &Reply, lease_of: TaskId) -> Option<Why> {
         "not_capable" => Why::NotCapable { closest: session(1)?, missing: task::capabilities(said.get(2)?)? },
         "refused" => Why::Refused { until: time(1)? },
         "queued" => Why::Queued { ahead: number(1)?, eligible: number(2)? },
-        "resumable" => Why::Resumable { session: session(1)?, until: time(2)? },
+        "resumable" => {
+            Why::Resumable { session: session(1)?, until: time(2)?, preempted: task::preempted(said.get(3)?)? }
+        }
+        "lost" => Why::Lost {
+            by: Incarnation { session: session(2)?, number: number(1)? },
+            lease: Lease { task: lease_of, token: Token::new(number(3)?) },
+            deadline: time(5)?,
+        },
         "running" => Why::Running {
             by: Incarnation { session: session(2)?, number: number(1)? },
             lease: Lease { task: lease_of, token: Token::new(number(3)?) },
             since: time(4)?,
             deadline: time(5)?,
+            progressed: time(6)?,
         },
         "blocked" => Why::Blocked {
             session: session(1)?,
@@ -234,6 +268,9 @@ fn why(said: &Reply, lease_of: TaskId) -> Option<Why> {
             requires: task::from_words(text(3)?)?,
             on: waits(4)?,
             count: number(5)?,
+            needs: if number(6)? == 1 { Needs::Any } else { Needs::All },
+            since: time(7)?,
+            chain: chain(8)?,
         },
         "on_hold" => Why::OnHold { because: TaskId::new(number(1)?) },
         _ => match task::outcome(said)? {
@@ -267,6 +304,15 @@ impl Leases for RedisScheduler {
         };
         let read = |said: &Reply| said.as_list()?.iter().zip(leases).map(renewed).collect();
         self.ask(TASKS_RENEW, call, About::default(), read).await
+    }
+
+    #[instrument(level = "trace", skip_all, err(level = "debug"), fields(task = %lease.task))]
+    async fn progress(&self, lease: &Lease) -> Result<Timestamp, Error> {
+        let mut call = self.store.call_again(TASKS_PROGRESS);
+        call.number(lease.task);
+        call.number(lease.token);
+        let about = About { lease: Some(lease), ..About::default() };
+        self.ask(TASKS_PROGRESS, call, about, |said| said.as_u64().map(Timestamp::from_micros)).await
     }
 
     async fn lost(&self, lease: &Lease) -> Result<Loss, Error> {
@@ -448,6 +494,16 @@ impl Scheduler for RedisScheduler {
 
     async fn wait(&self, task: TaskId) -> Result<Outcome, Error> {
         self.wait_for(task, || self.ask_outcome(task, true)).await
+    }
+
+    async fn waits(&self, tasks: &[TaskId]) -> Result<Vec<Waiter>, Error> {
+        self.check_open()?;
+        let most = self.limits().batch;
+        check("batch", || "a batch of tasks".into(), tasks.len(), most)?;
+        let mut call = self.store.call_again(TASKS_WAITS);
+        call.number(most);
+        tasks.iter().for_each(|task| call.number(task));
+        self.ask(TASKS_WAITS, call, About::default(), deadlock::waiters).await
     }
 
     async fn why(&self, task: TaskId) -> Result<Why, Error> {

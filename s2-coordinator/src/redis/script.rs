@@ -104,13 +104,14 @@ const PRELUDE: [&str; 11] = [
     include_str!("lua/prelude/finish.lua"),
 ];
 
-const TASKS: [&str; 11] = [
+const TASKS: [&str; 12] = [
     include_str!("lua/tasks/hash.lua"),
     include_str!("lua/tasks/task.lua"),
     include_str!("lua/tasks/queue.lua"),
     include_str!("lua/tasks/own.lua"),
     include_str!("lua/tasks/session.lua"),
     include_str!("lua/tasks/flow.lua"),
+    include_str!("lua/tasks/deadlock.lua"),
     include_str!("lua/tasks/submit.lua"),
     include_str!("lua/tasks/claim.lua"),
     include_str!("lua/tasks/ending.lua"),
@@ -119,7 +120,7 @@ const TASKS: [&str; 11] = [
 ];
 
 /// The settings in the order in which each call says them: times in µs, sizes in bytes.
-fn numbers(config: &Config, gone_after: Duration) -> [(&'static str, Option<u64>); 28] {
+fn numbers(config: &Config, gone_after: Duration) -> [(&'static str, Option<u64>); 31] {
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let limits = &config.limits;
     [
@@ -143,6 +144,9 @@ fn numbers(config: &Config, gone_after: Duration) -> [(&'static str, Option<u64>
         ("critical_path", Some(config.critical_path.into())),
         ("steal_above", Some(config.steal_above as u64)),
         ("resume_window", Some(micros(config.resume_window))),
+        ("progress", Some(micros(config.progress))),
+        ("longest_wait", Some(micros(config.longest_wait))),
+        ("flatline", Some(micros(config.flatline))),
         ("finished_bytes", Some(config.finished.bytes)),
         ("finished_age", config.finished.age.map(micros)),
         ("tasks", Some(limits.tasks as u64)),

@@ -38,6 +38,7 @@ scripts! {
     TASKS_UNCLAIM: frees_tasks "tasks_unclaim";
     TASKS_END: frees_tasks "tasks_end";
     TASKS_RENEW: frees_tasks "tasks_renew";
+    TASKS_PROGRESS: frees_tasks "tasks_progress";
     TASKS_RESUME: frees_tasks "tasks_resume";
     TASKS_ABANDON: frees_tasks "tasks_abandon";
     TASKS_UNBLOCK: frees_tasks "tasks_unblock";
@@ -51,4 +52,7 @@ scripts! {
     TASKS_OUTCOME: frees_tasks "tasks_outcome";
     TASKS_LOSS: frees_tasks "tasks_loss";
     TASKS_WHY: frees_tasks "tasks_why";
+    TASKS_WAITS: frees_tasks "tasks_waits";
+    TASKS_SUSPECTS: frees_tasks "tasks_suspects";
+    TASKS_RELEASE: frees_tasks "tasks_release";
 }

@@ -21,6 +21,7 @@ use crate::redis::post::Post;
 use crate::redis::reply::Reply;
 use crate::redis::script::Script;
 use crate::redis::scripts::BEAT;
+use crate::release::Release;
 use crate::time::Timestamp;
 
 /// A process gives a sign of life at least that often.
@@ -46,6 +47,10 @@ pub(super) struct Shared {
     pub(super) sessions: Mutex<HashSet<u64>>,
     /// Which wait is the latest of each claim: session, request.
     pub(super) claims: Mutex<HashMap<(u64, u64), u64>>,
+    /// Who gives way when tasks wait for each other.
+    pub(super) release: Arc<dyn Release>,
+    /// Held by who sees to it in this process.
+    pub(super) opens: tokio::sync::Mutex<()>,
     /// Where the keeper runs.
     pub(super) runtime: Mutex<Option<Handle>>,
     /// When something is due next, as far as this process knows, by the clock of the fleet.
@@ -72,6 +77,7 @@ pub(super) struct Beginnings {
     pub(super) config: Config,
     pub(super) clock: Option<Arc<dyn Clock>>,
     pub(super) random: Random,
+    pub(super) release: Arc<dyn Release>,
     pub(super) prefix: String,
     pub(super) process: String,
     pub(super) settings: String,
@@ -168,9 +174,13 @@ impl RedisStore {
         self.shared.begin(script, &[], Some(Lane::take(&self.shared)))
     }
 
-    /// Runs a call about tasks. Its answer says when something is due next, and this process sees to it.
+    /// Runs a call about tasks. Its answer says when something is due next, and whether tasks may wait for each other: this
+    /// process sees to it.
     pub(super) async fn task_call(&self, call: Call<'_>) -> Result<Reply, Error> {
         let answer = call.answer().await?;
+        if answer.get(3).and_then(Reply::as_u64).is_some_and(|suspects| suspects > 0) {
+            self.shared.open_rings().await;
+        }
         if let (Some("ok" | "waits"), Some(due)) =
             (answer.get(0).and_then(Reply::as_str), answer.get(2).and_then(Reply::as_u64))
         {
@@ -195,7 +205,7 @@ impl RedisStore {
 
 impl Shared {
     pub(super) fn new(fleet: String, start: Beginnings, link: Link, post: Arc<Post>) -> Self {
-        let Beginnings { config, clock, random, prefix, process, settings, gone_after } = start;
+        let Beginnings { config, clock, random, release, prefix, process, settings, gone_after } = start;
         Self {
             link,
             post,
@@ -204,6 +214,8 @@ impl Shared {
             members: Mutex::default(),
             sessions: Mutex::default(),
             claims: Mutex::default(),
+            release,
+            opens: tokio::sync::Mutex::default(),
             runtime: Mutex::default(),
             due: Mutex::new(Timestamp::MAX),
             rearm: Arc::new(Notify::new()),

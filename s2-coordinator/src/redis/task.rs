@@ -11,7 +11,7 @@ use crate::capability::Capabilities;
 use crate::config::Config;
 use crate::dependency::{OnFailure, TaskId, TaskRef};
 use crate::entry::Params;
-use crate::lease::{Grant, Lease, Token};
+use crate::lease::{Grant, Lease, Preempted, Token};
 use crate::name::{IdempotencyKey, Subject, Tag, TaskKind};
 use crate::new_task::{NewTask, When};
 use crate::outcome::{Cause, Outcome, Run, RunEnd, TaskResult};
@@ -311,7 +311,8 @@ fn edges(packed: &[u8]) -> Option<Vec<(TaskId, OnFailure)>> {
     packed.chunks(8).map(edge).collect()
 }
 
-/// A task in the hands of a session: after the task attempt, token, deadline, until when at the longest, what it waited for.
+/// A task in the hands of a session: after the task attempt, token, deadline, until when at the longest, what it waited for, and
+/// why it goes on without that.
 pub(super) fn grant(reply: &Reply) -> Option<Grant> {
     let number = |nth: usize| reply.get(nth)?.as_u64();
     let task = Arc::new(task(reply)?);
@@ -323,8 +324,21 @@ pub(super) fn grant(reply: &Reply) -> Option<Grant> {
         deadline: Timestamp::from_micros(number(6)?),
         expires: Some(number(7)?).filter(|expires| *expires > 0).map(Timestamp::from_micros),
         answers: answers.collect::<Option<_>>()?,
+        preempted: preempted(reply.get(9)?)?.map(Box::new),
         task,
     })
+}
+
+/// Why a task goes on without what it waited for, if it does: how long it has waited, and the ring.
+pub(super) fn preempted(reply: &Reply) -> Option<Option<Preempted>> {
+    let Some(said) = reply.as_list() else { return Some(None) };
+    let [waited, cycle] = said else { return None };
+    Some(Some(Preempted::new(ids(cycle)?, Duration::from_micros(waited.as_u64()?))))
+}
+
+/// Numbers of tasks.
+pub(super) fn ids(reply: &Reply) -> Option<Vec<TaskId>> {
+    reply.as_list()?.iter().map(|id| id.as_u64().map(TaskId::new)).collect()
 }
 
 pub(super) fn grants(reply: &Reply) -> Option<Vec<Grant>> {
@@ -362,6 +376,7 @@ pub(super) fn run(reply: &Reply) -> Option<Run> {
     let end = match reply.get(4)?.as_str()? {
         "failed" => RunEnd::Failed { reason: reply.get(5)?.as_str()?.to_owned().into() },
         "timed_out" => RunEnd::TimedOut,
+        "stalled" => RunEnd::Stalled,
         "lost" => RunEnd::Lost,
         _ => return None,
     };
@@ -379,6 +394,7 @@ pub(super) fn outcome(reply: &Reply) -> Option<Outcome> {
                 "attempts" => Cause::Attempts,
                 "fatal" => Cause::Fatal,
                 "overdue" => Cause::Overdue,
+                "deadlock" => Cause::Deadlock { cycle: ids(reply.get(2)?)? },
                 _ => Cause::Dependency { task: TaskId::new(reply.get(2)?.as_u64()?) },
             },
             history: reply.get(3)?.as_list()?.iter().map(run).collect::<Option<_>>()?,

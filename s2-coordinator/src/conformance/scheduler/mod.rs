@@ -8,6 +8,8 @@ pub(super) mod order;
 pub(super) mod dependencies;
 pub(super) mod failures;
 pub(super) mod block;
+pub(super) mod deadlock;
+pub(super) mod liveness;
 pub(super) mod steal;
 pub(super) mod why;
 pub(super) mod guard;

@@ -100,7 +100,9 @@ impl Tasks {
         let token = Token::new(fx.number());
         let slot = self.slots.get(&id)?;
         let attempt = slot.failures + 1;
-        let grant = Grant::new(Arc::clone(&slot.task), attempt, token, fx.now, slot.answers.clone());
+        let mut grant = Grant::new(Arc::clone(&slot.task), attempt, token, fx.now, slot.answers.clone());
+        grant.deadline = grant.deadline.min(fx.now + fx.config.progress);
+        grant.preempted = slot.preempted().map(Box::new);
         fx.journal(
             record("claimed", id)
                 .with("session", named(&by.session))
@@ -108,8 +110,16 @@ impl Tasks {
                 .with("attempt", attempt)
                 .with_trace(slot.task.trace),
         );
-        let hold =
-            Hold { by: by.clone(), token, started: fx.now, deadline: grant.deadline, expires: grant.expires, resumes };
+        let hold = Hold {
+            by: by.clone(),
+            token,
+            started: fx.now,
+            deadline: grant.deadline,
+            expires: grant.expires,
+            progressed: fx.now,
+            resumes,
+        };
+        self.progress.happened(fx.now);
         self.change(id, fx, |slot, _| {
             (slot.blocked_by, slot.was_claimed) = (None, true);
             slot.state = State::Claimed(hold);
@@ -138,11 +148,22 @@ impl Tasks {
         Ok(self.grant(lease.task, by, Some(lease.token), fx))
     }
 
-    pub(in crate::memory) fn renew(&mut self, lease: &Lease, fx: &mut Effects) -> Result<Timestamp, Error> {
+    /// Renews a claim, perhaps because of progress.
+    pub(in crate::memory) fn renew(
+        &mut self,
+        lease: &Lease,
+        progress: bool,
+        fx: &mut Effects,
+    ) -> Result<Timestamp, Error> {
         let stale = || Error::StaleLease { task: lease.task, held: lease.token, current: None };
         let slot = self.slots.get(&lease.task).ok_or_else(stale)?;
         let mut hold = slot.hold_of(lease.token, fx.now)?.clone();
-        hold.deadline = lease_end(fx.now, slot.task.lease, hold.expires);
+        if progress {
+            hold.progressed = fx.now;
+            self.progress.happened(fx.now);
+        }
+        let stalls = hold.progressed + fx.config.progress;
+        hold.deadline = lease_end(fx.now, slot.task.lease, hold.expires).min(stalls);
         let deadline = hold.deadline;
         self.set(lease.task, State::Claimed(hold), fx);
         Ok(deadline)

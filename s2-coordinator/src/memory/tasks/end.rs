@@ -17,6 +17,7 @@ use crate::outcome::{Cause, Completion, Outcome, Run, RunEnd};
 use crate::scheduler::EndedAll;
 use crate::text::Text;
 use crate::time::Timestamp;
+use crate::waits::Needs;
 
 /// How many tasks a check for cycles looks at.
 const LOOK_AT: usize = 10_000;
@@ -60,7 +61,7 @@ impl Tasks {
             Ending::Refuse { reason, delay } => {
                 let until = fx.now + delay.unwrap_or_else(|| fx.config.backoff.delay(1, &mut fx.random));
                 let ended = Ended::Refused { until };
-                self.end_claim(lease.task, ended.clone());
+                self.end_claim(lease.task, ended.clone(), fx);
                 self.back_off(lease.task, hold.by.number, until, fx);
                 let entry = record("refused", lease.task).with("session", named(&hold.by.session));
                 fx.journal(entry.with("token", hold.token.get()).with("reason", reason));
@@ -115,7 +116,7 @@ impl Tasks {
         }
         let tasks: Arc<[_]> = if tasks.is_empty() { Arc::default() } else { self.accept(&tasks, &plan, fx).into() };
         let ended = Ended::Completed { tasks, events };
-        self.end_claim(id, ended.clone());
+        self.end_claim(id, ended.clone(), fx);
         self.finish(id, Outcome::Done(result), entry, fx);
         Ok(ended)
     }
@@ -133,12 +134,12 @@ impl Tasks {
             Retry::Backoff => Some(fx.config.backoff.delay(failures, &mut fx.random)),
         };
         let Some(at) = delay.map(|delay| fx.now + delay) else {
-            self.end_claim(id, Ended::Failed);
+            self.end_claim(id, Ended::Failed, fx);
             self.fail(id, if retry == Retry::Never { Cause::Fatal } else { Cause::Attempts }, fx);
             return Ended::Failed;
         };
         let ended = Ended::Retrying { at };
-        self.end_claim(id, ended.clone());
+        self.end_claim(id, ended.clone(), fx);
         let entry = record("retried", id).with("session", named(&hold.by.session)).with("token", hold.token.get());
         fx.journal(entry.with("failures", failures).with("reason", reason));
         self.retry_at(id, at, fx);
@@ -159,7 +160,7 @@ impl Tasks {
     }
 
     fn release(&mut self, id: TaskId, hold: &Hold, fx: &mut Effects) -> Ended {
-        self.end_claim(id, Ended::Released);
+        self.end_claim(id, Ended::Released, fx);
         let entry = record("released", id).with("session", named(&hold.by.session));
         fx.journal(entry.with("token", hold.token.get()));
         self.set(id, State::Ready, fx);
@@ -169,12 +170,12 @@ impl Tasks {
 
     fn block(&mut self, id: TaskId, hold: &Hold, blocker: &Blocker, fx: &mut Effects) -> Result<Ended, Error> {
         let plan = self.plan(&blocker.help, Some(id), false, &fx.config.limits)?;
-        let known = plan.iter().filter_map(Planned::as_new).flat_map(|plan| &plan.after);
-        let known = known.filter_map(|(target, _)| match target {
+        let new = plan.iter().filter_map(Planned::as_new).flat_map(|plan| &plan.after);
+        let after = new.filter_map(|(target, _)| match target {
             Target::Known(id) => Some(*id),
             Target::Nth(_) => None,
         });
-        // Help that is there already, under its key, may wait for this task.
+        // Help that is there already, under its key, may be the task itself.
         let there = plan.iter().filter_map(|planned| match planned {
             Planned::Duplicate(id) => Some(*id),
             _ => None,
@@ -182,7 +183,11 @@ impl Tasks {
         for on in &blocker.on {
             self.slot(*on)?;
         }
-        if let Some(cycle) = self.path_to(id, blocker.on.iter().copied().chain(there).chain(known)) {
+        if blocker.on.iter().copied().chain(there).any(|on| on == id) {
+            return Err(Error::DependencyCycle { cycle: vec![TaskRef::Id(id)] });
+        }
+        // What is submitted must be able to start. What is there may wait for this task: that is a deadlock, and ends.
+        if let Some(cycle) = self.path_to(id, after) {
             return Err(Error::DependencyCycle { cycle });
         }
         let help: Arc<[_]> = self.accept(&blocker.help, &plan, fx).into();
@@ -190,7 +195,8 @@ impl Tasks {
         waits.sort_unstable();
         waits.dedup();
         let ended = Ended::Blocked { help };
-        self.end_claim(id, ended.clone());
+        self.end_claim(id, ended.clone(), fx);
+        let again = self.slots.get(&id).is_some_and(|slot| slot.is_blocked_again(&waits, &blocker.reason));
         fx.journal(
             record("blocked", id)
                 .with("session", named(&hold.by.session))
@@ -205,16 +211,30 @@ impl Tasks {
             reason: blocker.reason.clone(),
             requires: blocker.requires.clone(),
             awaited: blocker.awaited,
+            needs: blocker.needs,
+            since: fx.now,
+            again,
+            cycle: Vec::new(),
         };
         self.set(id, State::Blocked(blocked.clone()), fx);
         if let Some(slot) = self.slots.get_mut(&id) {
             slot.answers.clone_from(&waits);
-            slot.blocked_by = Some(blocked);
+            slot.blocked_by = Some(Box::new(blocked));
+            if let Some(released) = &mut slot.released {
+                released.is_latest = false;
+            }
         }
-        let unfinished: Vec<TaskId> = waits.iter().copied().filter(|on| self.is_unfinished(*on)).collect();
+        if again {
+            self.escalate("blocked_again", id, "a task was released and is blocked on the same again", &waits, fx);
+        }
+        let is_done =
+            |on: &TaskId| self.slots.get(on).and_then(|slot| slot.outcome()).is_some_and(|it| it.result().is_some());
+        let enough = blocker.needs == Needs::Any && waits.iter().any(is_done);
+        let unfinished: Vec<TaskId> = waits.iter().copied().filter(|on| !enough && self.is_unfinished(*on)).collect();
         for &on in &unfinished {
             self.add_edge(id, on, OnFailure::Run);
         }
+        self.suspects.insert(id);
         if self.sessions.check(&hold.by).is_err() {
             self.desert(id, fx);
         } else if !waits.is_empty() && unfinished.is_empty() {
@@ -274,7 +294,8 @@ impl Tasks {
     pub(in crate::memory) fn abandon(&mut self, lease: &Lease, fx: &mut Effects) {
         let Some(slot) = self.slots.get_mut(&lease.task) else { return };
         match &mut slot.state {
-            State::Claimed(hold) if hold.token == lease.token => {
+            // Also one that was resumed, and nobody has heard of it.
+            State::Claimed(hold) if hold.token == lease.token || hold.resumes == Some(lease.token) => {
                 let hold = hold.clone();
                 self.release(lease.task, &hold, fx);
             }

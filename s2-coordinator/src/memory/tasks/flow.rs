@@ -10,6 +10,7 @@ use crate::memory::tasks::{Chore, Tasks, Timer, named, record};
 use crate::order::OrderKey;
 use crate::outcome::{Cause, Outcome};
 use crate::severity::Severity;
+use crate::waits::Needs;
 
 impl Tasks {
     /// Makes a task wait for another one, which lends it its key.
@@ -37,9 +38,17 @@ impl Tasks {
                 && other.dependants.remove(&(key, id))
                 && other.key == key
             {
-                self.chores.push_back(Chore::Rekey(on));
+                self.give_back(on, key);
             }
         }
+    }
+
+    /// Something that waits for a task does not lend it this key any more. Where tasks wait for each other, each may have the key
+    /// of the others, which they have from it: then all of them forget it before any gets another.
+    fn give_back(&mut self, id: TaskId, key: OrderKey) {
+        let first = self.slots.get(&id).and_then(|slot| slot.dependants.first());
+        let may_be_its_own = first.is_some_and(|(other, _)| *other == key);
+        self.chores.push_front(if may_be_its_own { Chore::Reset(id) } else { Chore::Rekey(id) });
     }
 
     /// Does chores as far as this step may.
@@ -49,6 +58,7 @@ impl Tasks {
         {
             match chore {
                 Chore::Rekey(id) => self.rekey(id, fx),
+                Chore::Reset(id) => self.reset(id, fx),
                 Chore::Desert(id) => self.desert(id, fx),
                 Chore::Sift(name) => {
                     let kind = self.sessions.named(&name).map(|session| session.kind);
@@ -86,6 +96,18 @@ impl Tasks {
         self.pass_on(id, before);
     }
 
+    /// Gives a task its own key, and later the smallest of what waits for it.
+    fn reset(&mut self, id: TaskId, fx: &mut Effects) {
+        let Some(slot) = self.slots.get(&id) else { return };
+        let (before, after) = (slot.key, Self::own_key(slot, fx));
+        if before == after || slot.outcome().is_some() {
+            return;
+        }
+        self.change(id, fx, |slot, _| slot.key = after);
+        self.pass_on(id, before);
+        self.chores.push_back(Chore::Rekey(id));
+    }
+
     /// A task that waits for others has another key now.
     pub(super) fn pass_on(&mut self, id: TaskId, before: OrderKey) {
         let Some(slot) = self.slots.get(&id) else { return };
@@ -95,8 +117,10 @@ impl Tasks {
                 && other.dependants.remove(&(before, id))
             {
                 other.dependants.insert((after, id));
-                if after < other.key || before == other.key {
+                if after < other.key {
                     self.chores.push_back(Chore::Rekey(on));
+                } else if before == other.key {
+                    self.give_back(on, before);
                 }
             }
         }
@@ -111,6 +135,15 @@ impl Tasks {
         match on_failure {
             OnFailure::Fail if !is_done => self.fail(id, Cause::Dependency { task: on }, fx),
             OnFailure::Hold if !is_done => self.put_on_hold(id, on, fx),
+            OnFailure::Run if slot.wait().is_some_and(|wait| wait.needs == Needs::Any) => {
+                if is_done {
+                    self.drop_edges(id);
+                } else {
+                    // One way out less.
+                    self.suspects.insert(id);
+                }
+                self.proceed(id, fx);
+            }
             _ => self.proceed(id, fx),
         }
     }
@@ -162,6 +195,7 @@ impl Tasks {
             Cause::Fatal => entry.with("cause", "fatal"),
             Cause::Overdue => entry.with("cause", "overdue"),
             Cause::Dependency { task } => entry.with("cause", "dependency").with("dependency", task.get()),
+            Cause::Deadlock { .. } => entry.with("cause", "deadlock"),
         };
         let history = std::mem::take(&mut slot.history);
         self.finish(id, Outcome::Failed { cause, history }, entry.with_severity(Severity::Medium), fx);
@@ -193,7 +227,8 @@ impl Tasks {
     }
 
     /// A session ends its claim of a task. The task is still to be moved.
-    pub(super) fn end_claim(&mut self, id: TaskId, ended: Ended) {
+    pub(super) fn end_claim(&mut self, id: TaskId, ended: Ended, fx: &Effects) {
+        self.progress.happened(fx.now);
         if let Some(slot) = self.slots.get_mut(&id)
             && let Some(token) = slot.hold().map(|hold| hold.token)
         {

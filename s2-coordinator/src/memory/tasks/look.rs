@@ -6,11 +6,11 @@ use crate::lease::{Lease, Loss};
 use crate::memory::tasks::Tasks;
 use crate::memory::tasks::slot::{Slot, State};
 use crate::outcome::Outcome;
-use crate::registry::{SessionInfo, Stats, Tasks as Which};
+use crate::registry::{SessionInfo, SessionState, Stats, Tasks as Which};
 use crate::scheduler::TaskPage;
 use crate::swarm::SwarmId;
 use crate::task::{TaskState, TaskStatus};
-use crate::why::Why;
+use crate::why::{Link, Why};
 
 /// How many tasks a listing looks at in one step.
 const LOOK_AT: usize = 10_000;
@@ -61,6 +61,13 @@ impl Tasks {
             info.load = session.held.len();
             info.queued = self.own.len(&session.incarnation.session);
             info.blocked = session.blocked.len();
+            let waits = |id| self.slots.get(id).is_some_and(|slot| !slot.waits.is_empty());
+            info.state = match (info.load, info.blocked) {
+                (1.., _) => SessionState::Working,
+                (0, 0) => SessionState::Idle,
+                (0, _) if session.blocked.iter().any(waits) => SessionState::WaitingOn,
+                (0, _) => SessionState::Blocked,
+            };
             info
         };
         self.sessions.after(after).take(limit).map(describe).collect()
@@ -71,28 +78,46 @@ impl Tasks {
         Ok(match &slot.state {
             State::Waiting => {
                 let (on, count) = self.waits(slot);
-                Why::Waiting { on, count }
+                let chain = self.chain(slot);
+                let deserted = slot.wait().map(|wait| wait.by.session.clone());
+                Why::Waiting { on, count, chain, deserted }
             }
             State::Delayed(until) => match slot.history.last() {
                 None => Why::NotYet { start: *until },
                 Some(run) => Why::BacksOff { until: *until, failures: slot.failures, reason: run.end.reason() },
             },
             State::Ready => self.why_ready(slot),
-            State::Resumable(blocked, until) => Why::Resumable { session: blocked.by.session.clone(), until: *until },
+            State::Resumable(blocked, until) => {
+                Why::Resumable { session: blocked.by.session.clone(), until: *until, preempted: slot.preempted() }
+            }
+            State::Claimed(hold) if self.sessions.get(hold.by.number).is_none() => {
+                Why::Lost { by: hold.by.clone(), lease: slot.lease(hold.token), deadline: hold.deadline }
+            }
             State::Claimed(hold) => Why::Running {
                 by: hold.by.clone(),
                 lease: slot.lease(hold.token),
                 since: hold.started,
                 deadline: hold.deadline,
+                progressed: hold.progressed,
+            },
+            State::Blocked(blocked) if !blocked.cycle.is_empty() => Why::Deadlocked {
+                session: blocked.by.session.clone(),
+                reason: blocked.reason.clone(),
+                since: blocked.since,
+                cycle: blocked.cycle.clone(),
             },
             State::Blocked(blocked) => {
                 let (on, count) = self.waits(slot);
+                let chain = self.chain(slot);
                 Why::Blocked {
                     session: blocked.by.session.clone(),
                     reason: blocked.reason.clone(),
                     requires: blocked.requires.clone(),
                     on,
                     count,
+                    needs: blocked.needs,
+                    since: blocked.since,
+                    chain,
                 }
             }
             State::OnHold(because) => Why::OnHold { because: *because },
@@ -103,6 +128,13 @@ impl Tasks {
             }
             State::Finished(Outcome::Cancelled { reason }, _) => Why::Cancelled { reason: reason.clone() },
         })
+    }
+
+    /// The first task that another waits for, what that one waits for, and so on.
+    fn chain(&self, slot: &Slot) -> Vec<Link> {
+        let first = |slot: &Slot| slot.waits.iter().map(|(on, _)| *on).min().and_then(|on| self.slots.get(&on));
+        let chain = std::iter::successors(first(slot), |slot| first(slot)).take(NAMED);
+        chain.map(|slot| Link { task: slot.id(), state: slot.state(), session: slot.session().cloned() }).collect()
     }
 
     /// What a task waits for: the first few by number and where they are, and how many there are.

@@ -13,6 +13,7 @@ mod plan;
 mod submit;
 mod claim;
 mod end;
+mod deadlock;
 mod control;
 mod registry;
 mod sweep;
@@ -25,6 +26,7 @@ use crate::entry::Record;
 use crate::error::Error;
 use crate::lease::Loss;
 use crate::memory::effects::Effects;
+use crate::memory::tasks::deadlock::Progress;
 use crate::memory::tasks::own::OwnQueues;
 use crate::memory::tasks::queue::Queues;
 use crate::memory::tasks::sessions::Sessions;
@@ -55,6 +57,8 @@ enum Timer {
     Window(TaskId),
     /// A task is offered again to a session that refused it.
     Offer(TaskId, u64),
+    /// A task has been blocked for too long.
+    Wait(TaskId),
 }
 
 /// What is left to do after a change.
@@ -64,6 +68,8 @@ enum Chore {
     Release(TaskId),
     /// Give a task the smallest key of what waits for it.
     Rekey(TaskId),
+    /// Give a task its own key.
+    Reset(TaskId),
     /// Give what a session that is gone had blocked to others.
     Desert(TaskId),
     /// Give what is in the own queue of a session to everybody, as far as it is not there or cannot do it.
@@ -81,6 +87,10 @@ pub(in crate::memory) struct Tasks {
     sessions: Sessions,
     timers: BTreeSet<(Timestamp, Timer)>,
     chores: VecDeque<Chore>,
+    /// Tasks that may wait for ever from now on.
+    suspects: BTreeSet<TaskId>,
+    /// When anything last made progress, and whether a person knows that it is too long ago.
+    progress: Progress,
     /// How many units of chores this step may still do.
     units: usize,
     /// How much of what is due it may still do.
@@ -143,6 +153,9 @@ impl Tasks {
                 }
             }
             State::Blocked(blocked) => {
+                if let Some(at) = blocked.patience(&fx.config) {
+                    self.timers.remove(&(at, Timer::Wait(id)));
+                }
                 if let Some(session) = self.sessions.get_mut(blocked.by.number) {
                     session.blocked.remove(&id);
                 }
@@ -174,8 +187,12 @@ impl Tasks {
                 self.arm(deadline, Timer::Lease(id), fx);
             }
             State::Blocked(blocked) => {
+                let patience = blocked.patience(&fx.config);
                 if let Some(session) = self.sessions.get_mut(blocked.by.number) {
                     session.blocked.insert(id);
+                }
+                if let Some(at) = patience {
+                    self.arm(at, Timer::Wait(id), fx);
                 }
             }
         }
@@ -204,9 +221,13 @@ impl Tasks {
         }
     }
 
+    fn own_key(slot: &Slot, fx: &Effects) -> OrderKey {
+        OrderKey::new(slot.since, slot.task.priority, fx.config.priority_step)
+    }
+
     /// The key of a task: its own, or that of what waits for it, if that is smaller.
     fn key_of(slot: &Slot, fx: &Effects) -> OrderKey {
-        let own = OrderKey::new(slot.since, slot.task.priority, fx.config.priority_step);
+        let own = Self::own_key(slot, fx);
         slot.dependants.first().map_or(own, |(key, _)| own.min(*key))
     }
 
@@ -238,6 +259,11 @@ impl Tasks {
     /// Does what this step has left to do, and wakes who waits for what it did. Every step ends with it.
     pub(in crate::memory) fn conclude(&mut self, fx: &mut Effects) {
         self.work(fx);
+        if self.chores.is_empty() && !self.suspects.is_empty() {
+            self.check_suspects(fx);
+            self.work(fx);
+        }
+        self.watch_progress(fx);
         let sessions = &self.sessions;
         let refuses_all = |number: u64, class: &queue::Class| {
             let session = sessions.get(number).filter(|session| session.refuses_any());

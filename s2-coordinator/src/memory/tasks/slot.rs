@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::capability::Capabilities;
+use crate::config::Config;
 use crate::dependency::{OnFailure, TaskId};
 use crate::ending::{Ended, Ending};
 use crate::error::Error;
-use crate::lease::{Grant, Incarnation, Lease, Loss, Token};
+use crate::lease::{Grant, Incarnation, Lease, Loss, Preempted, Token};
 use crate::memory::tasks::queue::{ClassId, Place};
 use crate::order::OrderKey;
 use crate::outcome::{Outcome, Run};
@@ -15,6 +16,7 @@ use crate::swarm::SwarmId;
 use crate::task::{Task, TaskState, TaskStatus};
 use crate::text::Text;
 use crate::time::Timestamp;
+use crate::waits::{Needs, Waiter};
 
 /// How many ended claims of a task are remembered.
 const ENDS: usize = 8;
@@ -40,10 +42,12 @@ pub(super) struct Slot {
     pub(super) was_claimed: bool,
     /// What it has waited for while it was blocked.
     pub(super) answers: Vec<TaskId>,
+    /// That it went on without all of them.
+    pub(super) released: Option<Box<Released>>,
     pub(super) children: usize,
     pub(super) redriven: bool,
     /// Who had blocked it, until somebody has it again.
-    pub(super) blocked_by: Option<Blocked>,
+    pub(super) blocked_by: Option<Box<Blocked>>,
     /// How its latest claims ended.
     ends: Vec<(Token, End)>,
 }
@@ -69,6 +73,8 @@ pub(super) struct Hold {
     pub(super) started: Timestamp,
     pub(super) deadline: Timestamp,
     pub(super) expires: Option<Timestamp>,
+    /// When progress was last reported.
+    pub(super) progressed: Timestamp,
     /// The claim that was ended by blocking, if this one resumes it.
     pub(super) resumes: Option<Token>,
 }
@@ -83,6 +89,32 @@ pub(super) struct Blocked {
     /// What one must be capable of to help.
     pub(super) requires: Capabilities,
     pub(super) awaited: bool,
+    pub(super) needs: Needs,
+    pub(super) since: Timestamp,
+    /// Whether it was released before and has been blocked on the same again.
+    pub(super) again: bool,
+    /// A ring that it was in and that only a person may open.
+    pub(super) cycle: Vec<TaskId>,
+}
+
+/// That a blocked task was released without what it waited for.
+#[derive(Clone, Debug)]
+pub(super) struct Released {
+    pub(super) preempted: Preempted,
+    /// Whether it has not been blocked since.
+    pub(super) is_latest: bool,
+    /// What it was blocked by, after how many failures.
+    pub(super) failures: u32,
+    pub(super) reason: Text,
+    pub(super) from: Vec<TaskId>,
+}
+
+impl Blocked {
+    /// Until when it waits at the longest.
+    pub(super) fn patience(&self, config: &Config) -> Option<Timestamp> {
+        let at = self.since + config.longest_wait;
+        (!self.again && at < Timestamp::MAX).then_some(at)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -105,6 +137,7 @@ impl Slot {
             assignee: None,
             was_claimed: false,
             answers: Vec::new(),
+            released: None,
             children: 0,
             redriven: false,
             blocked_by: None,
@@ -212,6 +245,7 @@ impl Slot {
         let mut grant =
             Grant::new(Arc::clone(&self.task), self.failures + 1, hold.token, hold.started, self.answers.clone());
         grant.deadline = hold.deadline;
+        grant.preempted = self.preempted().map(Box::new);
         Some(grant)
     }
 
@@ -235,6 +269,42 @@ impl Slot {
             State::Claimed(hold) => Some(&hold.by.session),
             State::Blocked(blocked) | State::Resumable(blocked, _) => Some(&blocked.by.session),
             State::Ready => self.assignee.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The task as one that waits, or is waited for.
+    pub(super) fn waiter(&self) -> Waiter {
+        let mut waiter = Waiter::new(self.id(), self.state());
+        waiter.session = self.session().cloned();
+        if let Some(wait) = self.wait() {
+            (waiter.needs, waiter.blocked) = (wait.needs, Some(wait.since));
+            // Who takes it up instead of a session that is gone may find another way.
+            waiter.again = wait.again && matches!(self.state, State::Blocked(_));
+        }
+        waiter.on = self.waits.iter().map(|(on, _)| *on).collect();
+        waiter.on.sort_unstable();
+        waiter
+    }
+
+    /// Why it goes on without what it last waited for, if it does.
+    pub(super) fn preempted(&self) -> Option<Preempted> {
+        self.released.as_ref().filter(|released| released.is_latest).map(|released| released.preempted.clone())
+    }
+
+    /// Whether it is to be blocked by what it was released from in the same attempt.
+    pub(super) fn is_blocked_again(&self, waits: &[TaskId], reason: &Text) -> bool {
+        self.released.as_ref().is_some_and(|before| {
+            let is_same = before.reason == *reason || before.from.iter().any(|task| waits.contains(task));
+            before.failures == self.failures && is_same
+        })
+    }
+
+    /// Who has blocked it, while it waits for what that one asked for.
+    pub(super) fn wait(&self) -> Option<&Blocked> {
+        match &self.state {
+            State::Blocked(blocked) => Some(blocked),
+            State::Waiting => self.blocked_by.as_deref(),
             _ => None,
         }
     }

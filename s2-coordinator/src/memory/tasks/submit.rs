@@ -181,6 +181,7 @@ impl Tasks {
         self.set(id, State::Waiting, fx);
         let Some(slot) = self.slots.get_mut(&id) else { return };
         (slot.failures, slot.redriven, slot.since) = (0, true, fx.now.max(slot.task.start));
+        (slot.blocked_by, slot.released) = (None, None);
         slot.history.clear();
         let before = slot.key;
         slot.key = Self::key_of(slot, fx);

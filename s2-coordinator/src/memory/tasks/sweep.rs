@@ -24,7 +24,7 @@ impl Tasks {
         let forgotten = self.finished.front().zip(age).map(|((at, _), age)| *at + age);
         // What is finished is not forgotten before everybody has heard of it.
         let forgotten = forgotten.filter(|_| self.chores.is_empty());
-        timer.min(forgotten.unwrap_or(Timestamp::MAX))
+        timer.min(forgotten.unwrap_or(Timestamp::MAX)).min(self.flat_at(fx))
     }
 
     /// Whether there is more due than one step does.
@@ -49,6 +49,7 @@ impl Tasks {
                 break;
             }
         }
+        self.flatline(fx);
         self.forget(fx);
     }
 
@@ -65,6 +66,7 @@ impl Tasks {
                 }
             }
             Timer::Lease(id) => self.expire(id, at, fx),
+            Timer::Wait(id) => self.preempt(id, Vec::new(), fx),
         }
     }
 
@@ -72,10 +74,17 @@ impl Tasks {
     fn expire(&mut self, id: TaskId, at: Timestamp, fx: &mut Effects) {
         let Some(hold) = self.slots.get(&id).and_then(|slot| slot.hold()) else { return };
         let is_there = self.sessions.get(hold.by.number).is_some();
-        let entry = record("expired", id).with("session", named(&hold.by.session)).with("token", hold.token.get());
+        let stalled = at == hold.progressed + fx.config.progress;
+        let (operation, loss) = if stalled { ("stalled", Loss::Stalled) } else { ("expired", Loss::Expired) };
+        let entry = record(operation, id).with("session", named(&hold.by.session)).with("token", hold.token.get());
         fx.journal(entry.with_severity(Severity::Medium));
-        self.lose(id, Loss::Expired);
-        self.count_failure(id, if is_there { RunEnd::TimedOut } else { RunEnd::Lost }, at, fx);
+        self.lose(id, loss);
+        let end = match is_there {
+            false => RunEnd::Lost,
+            true if stalled => RunEnd::Stalled,
+            true => RunEnd::TimedOut,
+        };
+        self.count_failure(id, end, at, fx);
     }
 
     /// An attempt ended without its session saying so.

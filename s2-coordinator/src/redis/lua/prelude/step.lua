@@ -40,8 +40,9 @@ local finished = true
 local tasks = {}
 
 -- The numbers of the fleet: the time of the last step that changed them, when something is due, the last number, letter and
--- escalation that were given, topics, the highest end of those that were forgotten, the journal, and when all this began.
-local META = '>I7I7I7I7I7I7I7I7I7I7I7B'
+-- escalation that were given, topics, the highest end of those that were forgotten, the journal, when all this began, and how
+-- many tasks may wait for themselves.
+local META = '>I7I7I7I7I7I7I7I7I7I7I7BI4'
 
 -- Numbers that were written before: most come again.
 local texts, written = {}, 0
@@ -119,6 +120,7 @@ local function recover()
   local oldest = last('journal', 'XRANGE', '-', '+', 'COUNT', 1)
   M.now, M.due, M.number, M.topics, M.highest, M.bytes, M.epoch, M.tails = 0, 0, 0, 0, 0, 0, 0, 0
   M.letter, M.escalation = last('letters', 'ZREVRANGE', 0, 0), last('inbox', 'ZREVRANGE', 0, 0)
+  M.suspects = call('ZCARD', P .. 'rings')
   M.first, M.next, M.changed = oldest > 0 and oldest or entries + 1, entries + 1, true
   -- Whoever knew it before asks what has become of it.
   call('PUBLISH', P .. 'wake', '')
@@ -140,8 +142,8 @@ local function begin(keys, args)
   if not meta[1] or not meta[2] then
     recover()
   elseif M.packed ~= meta[2] then
-    M.now, M.due, M.number, M.letter, M.escalation, M.topics, M.highest, M.first, M.next, M.bytes, M.epoch, M.tails =
-      struct.unpack(META, meta[2])
+    M.now, M.due, M.number, M.letter, M.escalation, M.topics, M.highest, M.first, M.next, M.bytes, M.epoch, M.tails,
+      M.suspects = struct.unpack(META, meta[2])
     M.packed = meta[2]
   end
   if args[2] ~= '' then
@@ -162,7 +164,7 @@ local function save_meta()
   if M.changed or now - M.now >= 1000000 then
     M.now, M.changed = now, false
     M.packed = struct.pack(META, now, M.due, M.number, M.letter, M.escalation, M.topics, M.highest, M.first, M.next,
-      M.bytes, M.epoch, M.tails)
+      M.bytes, M.epoch, M.tails, M.suspects)
     call('HSET', P .. 'meta', 'layout', LAYOUT, 'state', M.packed)
   end
 end

@@ -6,20 +6,21 @@ local describe_grant, lease_end, grant, claim_tasks, hand_out
 do
 
 -- A task in the hands of a session, as it is told: number, terms, text, what it was to come after, attempt, token, deadline,
--- until when at the longest or 0, what it has waited for.
+-- until when at the longest or 0, what it has waited for, and, if it goes on without that, how long it has waited and the ring.
 function describe_grant(rec)
-  local timeout = terms_of(rec).timeout
+  local timeout, released = terms_of(rec).timeout, deadlock.released(rec)
   return {
     rec.id, rec.terms, read(rec.name16 .. 'd') or '', has(rec, FLAG.after) and read(rec.name16 .. 'f') or '',
     rec.failures + 1, rec.token, rec.till, timeout > 0 and rec.started + timeout or 0,
     has(rec, FLAG.answers) and read(rec.name16 .. 'a') or '',
+    released and released[1] == 1 and { released[2], released[3] } or false,
   }
 end
 
 -- When a lease ends that is granted or renewed now.
 function lease_end(rec)
   local terms = terms_of(rec)
-  local ends = at_most(now + terms.lease, NEVER)
+  local ends = at_most(at_most(now + terms.lease, rec.progressed + C.progress), NEVER)
   return terms.timeout > 0 and at_most(ends, rec.started + terms.timeout) or ends
 end
 
@@ -33,9 +34,11 @@ function grant(rec, session, resumes)
     drop(rec.name16 .. 'b')
     without(rec, FLAG.blocker)
   end
+  deadlock.moved()
   without(rec, FLAG.awaited)
   with(rec, FLAG.had)
   rec.number, rec.holder, rec.token, rec.resumes, rec.started = session.n, session.name, token, resumes or 0, now
+  rec.progressed = now
   rec.till, rec.state = lease_end(rec), CLAIMED
   touch(rec)
   index(rec)

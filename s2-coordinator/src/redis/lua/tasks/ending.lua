@@ -119,23 +119,22 @@ local function block(rec, said)
   if not plans then
     return wrong
   end
-  -- Help that is there already, under its key, may wait for this task.
-  local from = {}
+  -- Help that is there already, under its key, may be the task itself.
+  local from, itself = {}, false
   for _, on in ipairs(said.on) do
     if not find_task(on) then
       return { 'unknown_task', on }
     end
-    from[#from + 1] = on
+    itself = itself or on == rec.id
   end
   for _, plan in ipairs(plans) do
-    from[#from + 1] = plan.known
-  end
-  for _, plan in ipairs(plans) do
+    itself = itself or plan.known == rec.id
     for _, edge in ipairs(plan.after or {}) do
       from[#from + 1] = edge[1]
     end
   end
-  local cycle = path_to(rec.id, from)
+  -- What is submitted must be able to start. What is there may wait for this task: that is a deadlock, and ends.
+  local cycle = itself and { rec.id } or path_to(rec.id, from)
   if cycle then
     return { 'cycle', cycle }
   end
@@ -153,9 +152,12 @@ local function block(rec, said)
   remember_end(rec, rec.token, END.blocked, 0, #help > 0 and help or nil)
   note('blocked', rec, '"session":"' .. rec.holder .. '","token":' .. int(rec.token) .. ',"reason":' ..
     cjson.encode(said.reason) .. ',"requires":"' .. string.gsub(said.requires, ' ', ', ') .. '","on":' .. quoted(waits))
+  local again = deadlock.is_again(rec, waits, said.reason)
+  local patience = at_most(now + C.longest_wait, NEVER)
   move(rec, BLOCKED, function()
+    rec.till = not again and patience < NEVER and patience or 0
     write_answers(rec, waits)
-    write(rec.name16 .. 'b', cmsgpack.pack({ said.reason, said.requires }))
+    write(rec.name16 .. 'b', cmsgpack.pack({ said.reason, said.requires, now, said.any and 1 or 0, again and 1 or 0 }))
     with(rec, FLAG.blocker)
     if said.awaited then
       with(rec, FLAG.awaited)
@@ -163,13 +165,20 @@ local function block(rec, said)
       without(rec, FLAG.awaited)
     end
   end)
-  local unfinished = 0
+  if again then
+    deadlock.ask('blocked_again', rec.id, 'a task was released and is blocked on the same again', waits)
+  end
+  local unfinished, enough = 0, false
   for _, on in ipairs(waits) do
-    if is_unfinished(on) then
+    enough = enough or said.any and find_task(on).state == DONE
+  end
+  for _, on in ipairs(waits) do
+    if not enough and is_unfinished(on) then
       add_edge(rec, on, ON_FAILURE.run)
       unfinished = unfinished + 1
     end
   end
+  deadlock.suspect(rec)
   if not find_session(rec.number) then
     desert(rec)
   elseif #waits > 0 and unfinished == 0 then
@@ -201,12 +210,13 @@ function read_ending(place)
     said.reason, said.delay, said.random = ARGV[place], tonumber(ARGV[place + 1]), tonumber(ARGV[place + 2])
     said.code, place = END.refused, place + 3
   elseif said.how == 'block' then
-    said.reason, said.requires, said.awaited, said.on = ARGV[place], ARGV[place + 1], ARGV[place + 2] == '1', {}
-    local count = tonumber(ARGV[place + 3])
+    said.reason, said.requires, said.awaited, said.any, said.on = ARGV[place], ARGV[place + 1], ARGV[place + 2] == '1',
+      ARGV[place + 3] == '1', {}
+    local count = tonumber(ARGV[place + 4])
     for nth = 1, count do
-      said.on[nth] = tonumber(ARGV[place + 3 + nth])
+      said.on[nth] = tonumber(ARGV[place + 4 + nth])
     end
-    place = place + 4 + count
+    place = place + 5 + count
     said.task_count, said.tasks = tonumber(ARGV[place]), place + 1
     place = said.tasks + said.task_count * TASK_PARTS
     said.code, said.counts = END.blocked, { said.task_count }

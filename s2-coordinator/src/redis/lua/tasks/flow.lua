@@ -3,11 +3,12 @@
 --
 -- `lends:<task>` are the tasks that wait for one, by the key that each lends it. What follows from a change for other tasks,
 -- however many, is a *chore*: a step does so many, and those after it the rest. `chores` lists what is left: `release <task>`
--- tells what depends on a finished task; `rekey <task>` gives one the smallest key of what waits for it; `desert <task>` gives
+-- tells what depends on a finished task; `rekey <task>` gives one the smallest key of what waits for it, `reset <task>` its own;
+-- `desert <task>` gives
 -- what a session that is gone had blocked to others; `sift <name>` gives what is in the own queue of a session to everybody, as
 -- far as it is not there or cannot do it.
 
-local new_chores, next_chore = {}, 1
+local new_chores, next_chore, urgent = {}, 1, {}
 -- What the other parts use of it.
 local add_chore, order_key, key_of, unindex, index, move, make_ready, open_to_all, add_edge, drop_edges, pass_on,
   put_on_hold, finish, fail, offer_resumption, proceed, desert, work, has_chores, save_chores
@@ -85,6 +86,9 @@ function unindex(rec)
     if state == RESUMABLE then
       disarm_timer(DUE.window .. rec.name16)
     end
+    if state == BLOCKED and rec.till > 0 then
+      disarm_timer(DUE.wait .. rec.name16)
+    end
     if session then
       local what = state == RESUMABLE and 'resumable' or 'blocked'
       local member = state == RESUMABLE and place_of(rec)[2] or rec.name16
@@ -115,7 +119,9 @@ function index(rec)
       session[what] = session[what] + call('ZADD', P .. what .. ':' .. int(rec.number), place[1], place[2])
       save_session(session)
     end
-    if state == RESUMABLE then
+    if state == BLOCKED and rec.till > 0 then
+      arm_timer(DUE.wait .. rec.name16, rec.till)
+    elseif state == RESUMABLE then
       if not has(rec, FLAG.awaited) then
         nudge(rec.number)
       end
@@ -165,6 +171,14 @@ function add_edge(rec, on, code)
   end
 end
 
+-- Something that waits for a task does not lend it this key any more. Where tasks wait for each other, each may have the key of the
+-- others, which they have from it: then all of them forget it before any gets another.
+local function give_back(id, key)
+  local first = call('ZRANGE', lends_key(id), 0, 0, 'WITHSCORES')
+  local may_be_its_own = tonumber(first[2] or -1) == key
+  urgent[#urgent + 1] = (may_be_its_own and 'reset ' or 'rekey ') .. int(id)
+end
+
 -- A task waits for nothing any more; what it had lent is given back.
 function drop_edges(rec)
   if not has(rec, FLAG.waits) then
@@ -177,7 +191,7 @@ function drop_edges(rec)
     if call('ZREM', lends_key(edge[1]), rec.name16) == 1 then
       local other = find_task(edge[1])
       if other and other.key == rec.key then
-        add_chore('rekey ' .. int(edge[1]))
+        give_back(edge[1], rec.key)
       end
     end
   end
@@ -192,8 +206,10 @@ function pass_on(rec, before_)
     local other = find_task(edge[1])
     if other and call('ZSCORE', lends_key(edge[1]), rec.name16) then
       call('ZADD', lends_key(edge[1]), rec.key, rec.name16)
-      if rec.key < other.key or before_ == other.key then
+      if rec.key < other.key then
         add_chore('rekey ' .. int(edge[1]))
+      elseif before_ == other.key then
+        give_back(edge[1], before_)
       end
     end
   end
@@ -208,6 +224,19 @@ local function rekey(rec)
   if old ~= new then
     move(rec, rec.state, function() rec.key = new end)
     pass_on(rec, old)
+  end
+end
+
+-- Gives a task its own key, and then the smallest of what waits for it.
+local function reset(rec)
+  if not rec or is_finished(rec) then
+    return
+  end
+  local old, new = rec.key, order_key(rec.since, terms_of(rec).priority)
+  if old ~= new then
+    move(rec, rec.state, function() rec.key = new end)
+    pass_on(rec, old)
+    add_chore('rekey ' .. digits(rec))
   end
 end
 
@@ -240,10 +269,10 @@ function finish(rec, state, loss, extra)
   end
 end
 
--- A task is given up on: `attempts`, `fatal`, `overdue`, or `dependency`, and then which.
+-- A task is given up on: `attempts`, `fatal`, `overdue`, or `dependency`, and then which, or `deadlock`, and then the ring.
 function fail(rec, cause, on)
   local params = '"failures":' .. int(rec.failures) .. ',"cause":"' .. cause .. '"' ..
-    (on and ',"dependency":' .. int(on) or '')
+    (cause == 'dependency' and ',"dependency":' .. int(on) or '')
   write(rec.name16 .. 'o', cmsgpack.pack({ cause, on or 0 }))
   with(rec, FLAG.outcome)
   finish(rec, FAILED, END.overdue)
@@ -308,6 +337,13 @@ local function settle_edge(rec, on)
       elseif edge[2] == ON_FAILURE.hold and not done then
         put_on_hold(rec, on)
       else
+        local wait = edge[2] == ON_FAILURE.run and wait_of(rec)
+        if wait and wait.any and done then
+          drop_edges(rec)
+        elseif wait and wait.any then
+          -- One way out less.
+          deadlock.suspect(rec)
+        end
         proceed(rec)
       end
       return
@@ -348,13 +384,10 @@ end
 
 -- Does chores as far as this step may.
 function work()
-  if not new_chores[next_chore] and T.chores == 0 then
-    return
-  end
   while units > 0 do
-    -- Those that earlier steps have left come first.
-    local chore
-    if T.chores > 0 then
+    -- Those that come before all others, and those that earlier steps have left.
+    local chore = table.remove(urgent)
+    if not chore and T.chores > 0 then
       chore = call('LPOP', P .. 'chores')
       T.chores = chore and T.chores - 1 or 0
     end
@@ -371,6 +404,8 @@ function work()
       release_next(find_task(tonumber(whom)))
     elseif what == 'rekey' then
       rekey(find_task(tonumber(whom)))
+    elseif what == 'reset' then
+      reset(find_task(tonumber(whom)))
     elseif what == 'desert' then
       desert(find_task(tonumber(whom)))
     else
@@ -381,7 +416,7 @@ function work()
 end
 
 function has_chores()
-  return T.chores > 0 or new_chores[next_chore] ~= nil
+  return T.chores > 0 or new_chores[next_chore] ~= nil or #urgent > 0
 end
 
 -- Writes down what is left to do.
@@ -389,8 +424,11 @@ function save_chores()
   for from = next_chore, #new_chores, 1000 do
     call('RPUSH', P .. 'chores', unpack(new_chores, from, at_most(from + 999, #new_chores)))
   end
-  T.chores = T.chores + #new_chores - next_chore + 1
-  new_chores, next_chore = {}, 1
+  for _, chore in ipairs(urgent) do
+    call('LPUSH', P .. 'chores', chore)
+  end
+  T.chores = T.chores + #new_chores - next_chore + 1 + #urgent
+  new_chores, next_chore, urgent = {}, 1, {}
 end
 
 end

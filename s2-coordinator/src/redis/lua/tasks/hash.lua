@@ -3,7 +3,7 @@
 -- `tasks` is one hash, so that a step reads and writes all it needs in one command each. Its fields: `m`, the numbers of the
 -- scheduler; `<id>`, 16 digits, the state of a task, and after it `d` its text, `f` what it was to come after, `w` what it
 -- waits for, `a` what it has waited for while it was blocked, `h` the attempts that failed, `e` how its claims ended, `b` what
--- blocked it, until somebody has it again, `o` what came of it, `k` its key; `key:<key>`; `class:<n>`; `kind:<n>`;
+-- blocked it, until somebody has it again, `p` how it was released from that, `o` what came of it, `k` its key; `key:<key>`; `class:<n>`; `kind:<n>`;
 -- `session:<n>`, `name:<name>`, `request:<n>:<place>`.
 
 local WAITING, DELAYED, READY, CLAIMED, BLOCKED, ON_HOLD, DONE, FAILED, CANCELLED, RESUMABLE = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
@@ -15,16 +15,16 @@ local STATES = {
 -- somebody wants to know what becomes of it; whether its session waits for it in particular.
 local FLAG = {
   had = 1, redriven = 2, after = 4, waits = 8, lends = 16, answers = 32, history = 64, ends = 128, blocker = 256,
-  outcome = 512, keyed = 1024, watched = 2048, awaited = 4096,
+  outcome = 512, keyed = 1024, watched = 2048, awaited = 4096, released = 8192,
 }
 
 -- What never changes: priority, attempts, lease, time-out, when it was submitted, start, deadline, depth, path, parent, bytes of
 -- its text; kind and trace. Then state, flags, class, since when its key counts, key, failures, children, the incarnation and
--- the token of who has it or has blocked it, the token of the claim that this one resumes, since when, until when; the last
--- claim that ended, how and until when; the name of who has it, and in whose own queue it is.
+-- the token of who has it or has blocked it, the token of the claim that this one resumes, since when, until when, when
+-- progress was last reported; the last claim that ended, how and until when; the name of who has it, and in whose own queue it is.
 local TERMS = '>BI4I7I7I7I7I7I4I4I7I4I2I2'
 local TERMS_BYTES = 63
-local PLACE = '>BI2I4I7I7I4I4I7I7I7I7I7I7BI7I2I2'
+local PLACE = '>BI2I4I7I7I4I4I7I7I7I7I7I7I7BI7I2I2'
 
 local ON_FAILURE = { fail = 0, hold = 1, run = 2 }
 local EDGE = '>I7B'
@@ -33,7 +33,7 @@ local EDGE_BYTES = 8
 -- How a claim ended: by its holder up to here.
 local END = {
   completed = 1, retrying = 2, given_up = 3, released = 4, refused = 5, blocked = 6, expired = 7, superseded = 8,
-  cancelled = 9, overdue = 10, outdone = 11,
+  cancelled = 9, overdue = 10, outdone = 11, stalled = 12,
 }
 local LAST_BY_HOLDER = 6
 local ENDED_AS = { 'completed', 'retrying', 'failed', 'released', 'refused', 'blocked' }
@@ -48,8 +48,9 @@ local TOLD = 1000000
 local TASK_BYTES = 400
 
 -- version, tasks by state, sessions, classes, waiting claims, chores, bytes of finished tasks, when the oldest of them
--- finished (or 0), when the next timer is armed, tasks in own queues, the last class and kind
-local NUMBERS = '>I7I7I7I7I7I7I7I7I7I7I4I4I4I4I7I7I7I7I7I7'
+-- finished (or 0), when the next timer is armed, tasks in own queues, the last class and kind, when anything last moved, and
+-- whether that is of interest: no, since there is nothing to do; yes; no, since a person knows
+local NUMBERS = '>I7I7I7I7I7I7I7I7I7I7I4I4I4I4I7I7I7I7I7I7I7B'
 
 -- The server's own functions, which are not there yet when a library is loaded.
 local band, bor, bnot, pack, unpack_bytes, sub, format
@@ -140,10 +141,11 @@ local function open(fields)
     numbers_of[P] = T
     if packed then
       T.version, T[0], T[1], T[2], T[3], T[4], T[5], T[6], T[7], T[8], T.sessions, T.classes, T.waiting, T.chores, T.bytes,
-        T.oldest, T.armed, T.own, T.last_class, T.last_kind = unpack_bytes(NUMBERS, packed)
+        T.oldest, T.armed, T.own, T.last_class, T.last_kind, T.progress, T.flat = unpack_bytes(NUMBERS, packed)
     else
       T.version, T[0], T[1], T[2], T[3], T[4], T[5], T[6], T[7], T[8] = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
       T.sessions, T.classes, T.waiting, T.chores, T.bytes, T.oldest, T.armed, T.own = 0, 0, 0, 0, 0, 0, NEVER, 0
+      T.progress, T.flat = 0, 0
       -- A new fleet, or one that has lost its tasks: what is left of them means nothing, and no number is used twice.
       T.last_class = math.floor(target / 1000000)
       T.last_kind = T.last_class
@@ -153,9 +155,10 @@ local function open(fields)
         end
         call('DEL', P .. 'own:classes:' .. name)
       end
-      for _, key in ipairs({ 'ids', 'timers', 'classes', 'kinds', 'chores', 'finished', 'sessions', 'own' }) do
+      for _, key in ipairs({ 'ids', 'timers', 'classes', 'kinds', 'chores', 'finished', 'sessions', 'own', 'rings' }) do
         call('DEL', P .. key)
       end
+      M.suspects, M.changed = 0, true
     end
   end
 end
@@ -165,9 +168,10 @@ local function note_due(at)
   soonest = at_most(soonest, at)
 end
 
--- Timers, by what is due: the end of a lease, a deadline, a start, the end of the time to resume, an offer after a refusal.
+-- Timers, by what is due: the end of a lease, a deadline, a start, the end of the time to resume, an offer after a refusal, the
+-- end of a wait.
 -- Of what is due at the same, the smallest is done first.
-local DUE = { lease = 'a', deadline = 'b', start = 'c', window = 'd', offer = 'e' }
+local DUE = { lease = 'a', deadline = 'b', start = 'c', window = 'd', offer = 'e', wait = 'f' }
 
 local function arm_timer(item, at)
   timers[item] = at

@@ -289,7 +289,7 @@ local function add_task(plan, id, after)
   local deadline = new.deadline > 0 and (new.deadline_in == 1 and now + new.deadline or new.deadline) or 0
   local rec = {
     id = id, name16 = id16(id), packed = '', touched = false, place = false, waits = false, state = WAITING, flags = 0,
-    since = start, failures = 0, children = 0, number = 0, token = 0, resumes = 0, started = 0, till = 0,
+    since = start, failures = 0, children = 0, number = 0, token = 0, resumes = 0, started = 0, till = 0, progressed = 0,
     end_token = 0, end_code = 0, end_at = 0, holder = '', assignee = new.assignee,
   }
   local path = C.critical_path == 1 and plan.path or 0

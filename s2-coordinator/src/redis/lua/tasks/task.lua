@@ -3,22 +3,24 @@
 -- Tasks that were read before, by their names, with the bytes in which the server holds them. Few: who claims a task ends it
 -- soon, and memory that is held is marked again and again.
 local tasks_of, task_count = {}, 0
+-- What a later part does about tasks that wait for each other.
+local deadlock = {}
 -- What the other parts use of it.
 local pack_task, terms_of, find_named, find_task, digits, touch, is_finished, is_unfinished, holds, stale,
   answers_of, write_answers, pack_edges, waits_of, write_waits, after_of, history_of, add_run, find_end, remember_end,
-  lose, note, weigh_task, tell, watch
+  lose, note, weigh_task, tell, watch, wait_of
 
 do
 
 local function unpack_task(name16, packed)
   local kind, trace = unpack_bytes('>I2I2', packed, TERMS_BYTES - 3)
   local begins = TERMS_BYTES + kind + trace
-  local state, flags, class, since, key, failures, children, number_, token, resumes, started, till, end_token, end_code,
-    end_at, holder, assignee, place = unpack_bytes(PLACE, packed, begins + 1)
+  local state, flags, class, since, key, failures, children, number_, token, resumes, started, till, progressed, end_token,
+    end_code, end_at, holder, assignee, place = unpack_bytes(PLACE, packed, begins + 1)
   return {
     id = tonumber(name16), name16 = name16, terms = sub(packed, 1, begins), packed = packed, state = state, flags = flags,
     class = class, since = since, key = key, failures = failures, children = children, number = number_, token = token,
-    resumes = resumes, started = started, till = till, end_token = end_token, end_code = end_code, end_at = end_at,
+    resumes = resumes, started = started, till = till, progressed = progressed, end_token = end_token, end_code = end_code, end_at = end_at,
     holder = sub(packed, place, place + holder - 1),
     assignee = sub(packed, place + holder, place + holder + assignee - 1), touched = false, place = false, waits = false,
   }
@@ -26,8 +28,8 @@ end
 
 function pack_task(rec)
   return rec.terms .. pack(PLACE, rec.state, rec.flags, rec.class, rec.since, rec.key, rec.failures, rec.children,
-    rec.number, rec.token, rec.resumes, rec.started, rec.till, rec.end_token, rec.end_code, rec.end_at, #rec.holder,
-    #rec.assignee) .. rec.holder .. rec.assignee
+    rec.number, rec.token, rec.resumes, rec.started, rec.till, rec.progressed, rec.end_token, rec.end_code, rec.end_at,
+    #rec.holder, #rec.assignee) .. rec.holder .. rec.assignee
 end
 
 local function keep_task(rec)
@@ -233,6 +235,23 @@ function remember_end(rec, token, code, at, extra)
     end
   end
   rec.end_token, rec.end_code, rec.end_at = token, code, at
+  if code <= LAST_BY_HOLDER then
+    deadlock.moved()
+  end
+end
+
+-- What somebody has blocked a task by, while it waits for that: why, what one must be capable of to help, since when, whether one
+-- of those that it waits for is enough, whether it was released from the same before, and a ring that only a person may open.
+function wait_of(rec)
+  if not has(rec, FLAG.blocker) or rec.state ~= BLOCKED and rec.state ~= WAITING then
+    return nil
+  end
+  local said = cmsgpack.unpack(read(rec.name16 .. 'b'))
+  return {
+    reason = said[1], requires = said[2], since = said[3], any = said[4] == 1,
+    -- Who takes it up instead of a session that is gone may find another way.
+    again = said[5] == 1 and rec.state == BLOCKED, cycle = said[6],
+  }
 end
 
 -- A claim is over, unless its holder has just ended it.

@@ -19,9 +19,10 @@ end
 
 -- A lease was not renewed in time.
 local function expire_lease(rec, at)
-  note('expired', rec, '"session":"' .. rec.holder .. '","token":' .. int(rec.token), 'MEDIUM')
-  lose(rec, END.expired)
-  count_failure(rec, find_session(rec.number) and 'timed_out' or 'lost', at)
+  local stalled = at == rec.progressed + C.progress
+  note(stalled and 'stalled' or 'expired', rec, '"session":"' .. rec.holder .. '","token":' .. int(rec.token), 'MEDIUM')
+  lose(rec, stalled and END.stalled or END.expired)
+  count_failure(rec, not find_session(rec.number) and 'lost' or stalled and 'stalled' or 'timed_out', at)
 end
 
 local function fire(item, at)
@@ -44,6 +45,8 @@ local function fire(item, at)
     make_ready(rec, at)
   elseif what == DUE.window and rec.state == RESUMABLE then
     open_to_all(rec)
+  elseif what == DUE.wait and rec.state == BLOCKED and rec.till <= at then
+    deadlock.preempt(rec, {})
   end
 end
 
@@ -77,7 +80,7 @@ local function forget()
       if has(rec, FLAG.keyed) then
         drop('key:' .. read(rec.name16 .. 'k'))
       end
-      for _, suffix in ipairs({ '', 'd', 'f', 'w', 'a', 'h', 'e', 'b', 'o', 'k' }) do
+      for _, suffix in ipairs({ '', 'd', 'f', 'w', 'a', 'h', 'e', 'b', 'p', 'o', 'k' }) do
         drop(rec.name16 .. suffix)
       end
       tell(rec)
@@ -117,7 +120,7 @@ local function next_due()
     return now
   end
   local first = call('ZRANGE', P .. 'timers', 0, 0, 'WITHSCORES')
-  return at_most(tonumber(first[2] or NEVER), forget_at())
+  return at_most(at_most(tonumber(first[2] or NEVER), forget_at()), deadlock.flat_at())
 end
 
 -- Does what is due by now, up to a point. Answers when something is due next.
@@ -146,6 +149,7 @@ local function sweep_tasks()
     work()
   until #items == 0 or due_left <= 0
   write_ended()
+  deadlock.flatline()
   forget()
   local due = next_due()
   if has_chores() or due_left <= 0 then
@@ -220,9 +224,9 @@ function part(session, newer)
   end
 end
 
-function leave_fleet(session)
+function leave_fleet(session, lost)
   forget_session(session)
-  session_note('left', session.name, '"incarnation":' .. int(session.n))
+  session_note(lost and 'lost' or 'left', session.name, '"incarnation":' .. int(session.n), lost and 'MEDIUM' or nil)
   part(session)
   add_chore('sift ' .. session.name)
 end
@@ -238,7 +242,7 @@ local function desert_process(process)
   for _, n in ipairs(sessions) do
     local session = find_session(tonumber(n))
     if session then
-      leave_fleet(session)
+      leave_fleet(session, true)
     end
     call('SREM', P .. 'ps:' .. process, n)
     budget = budget - 1
@@ -253,6 +257,7 @@ local function save_tasks()
   end
   if Q then
     work()
+    deadlock.mark()
     -- Claims count from the time of this step, also while it catches up.
     local caught_up = now
     now = target
@@ -289,6 +294,7 @@ local function save_tasks()
   if has_chores() then
     note_due(now)
   end
+  deadlock.watch()
   save_chores()
   if T.chores == 0 then
     note_due(forget_at())
@@ -298,7 +304,7 @@ local function save_tasks()
     arm('tasks', soonest)
   end
   local packed = pack(NUMBERS, T.version, T[0], T[1], T[2], T[3], T[4], T[5], T[6], T[7], T[8], T.sessions, T.classes,
-    T.waiting, T.chores, T.bytes, T.oldest, T.armed, T.own, T.last_class, T.last_kind)
+    T.waiting, T.chores, T.bytes, T.oldest, T.armed, T.own, T.last_class, T.last_kind, T.progress, T.flat)
   T.moved = nil
   if packed ~= T.packed then
     T.packed = packed
@@ -323,23 +329,24 @@ end
 
 tasks.begin = function()
   T, Q = nil, nil
+  deadlock.begin()
 end
 
 tasks.forget = function()
   numbers_of, queues_of, fleet_count, sessions_of, session_count, tasks_of, task_count = {}, {}, 0, {}, 0, {}, 0
-  new_chores, next_chore, changed_sessions = {}, 1, {}
+  new_chores, next_chore, urgent, changed_sessions = {}, 1, {}, {}
 end
 
 tasks.sweep, tasks.leave, tasks.save = sweep_tasks, desert_process, save_tasks
 
 -- Makes a verb about tasks one step: what follows is done up to a point, and handed out to who waits. An answer that
--- is no error says last when something is due next.
+-- is no error says last when something is due next, and how many tasks may wait for themselves.
 function task_step(verb)
   return step(function()
     local answer = verb()
     save_tasks()
     if answer[1] == 'ok' or answer[1] == 'waits' then
-      answer[3] = M.due
+      answer[3], answer[4] = M.due, M.suspects
     end
     return answer
   end)

@@ -1,5 +1,6 @@
 -- beat <1 if it has sessions> (<incarnation> <consumer> <waits>)*: a sign of life. Answers with the epoch of the fleet, when
--- something is due, which of the groups are not as the process believes (0: there are no sessions), and the time.
+-- something is due, which of the groups are not as the process believes (0: there are no sessions), the time, and how many tasks
+-- may wait for themselves.
 local function verb()
   local wrong = {}
   if ARGV[5] == '1' and call('EXISTS', P .. 'tasks') == 0 then
@@ -18,5 +19,5 @@ local function verb()
   keep_answers()
   -- What was due may have left something over.
   tasks.save()
-  return { 'ok', M.epoch, M.due, wrong, now }
+  return { 'ok', M.epoch, M.due, wrong, now, M.suspects }
 end

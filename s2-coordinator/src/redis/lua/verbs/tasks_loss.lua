@@ -16,6 +16,7 @@ local function verb()
   end
   local loss = {
     [END.expired] = 'expired', [END.superseded] = 'superseded', [END.cancelled] = 'cancelled', [END.overdue] = 'overdue',
+    [END.stalled] = 'stalled',
   }
   return { 'ok', { loss[code] or 'ended', extra or '' } }
 end

@@ -55,6 +55,12 @@ local function revive(rec)
     end
     rec.failures, rec.since = 0, at_least(now, terms_of(rec).start)
     with(rec, FLAG.redriven)
+    for suffix, flag in pairs({ b = FLAG.blocker, p = FLAG.released }) do
+      if has(rec, flag) then
+        drop(rec.name16 .. suffix)
+        without(rec, flag)
+      end
+    end
     if has(rec, FLAG.history) then
       drop(rec.name16 .. 'h')
       without(rec, FLAG.history)

@@ -1,4 +1,22 @@
--- tasks_sessions <after> <limit>: number, name, offers, how much it has, in its own queue, and blocked.
+-- tasks_sessions <after> <limit>: number, name, offers, how much it has, in its own queue, and blocked, and what it does.
+
+-- What a session does.
+-- tasks_sessions <after> <limit>: number, name, offers, how much it has, in its own queue, and blocked, and what it does.
+local function state_of(session)
+  if #session.held > 0 then
+    return 'working'
+  elseif session.blocked == 0 then
+    return 'idle'
+  end
+  for _, name16 in ipairs(call('ZRANGE', P .. 'blocked:' .. int(session.n), 0, -1)) do
+    local rec = find_named(name16)
+    if rec and #waits_of(rec) > 0 then
+      return 'waiting_on'
+    end
+  end
+  return 'blocked'
+end
+
 local function verb()
   open()
   begin_queues()
@@ -16,6 +34,7 @@ local function verb()
     local session = named(name)
     infos[#infos + 1] = session and {
       session.n, name, Q.kinds[session.kind].text, #session.held, T.own > 0 and own_length(name) or 0, session.blocked,
+      state_of(session),
     } or nil
   end
   return { 'ok', infos }

@@ -18,6 +18,23 @@ local function waits_for(rec)
   return named_, #waits
 end
 
+-- The first task that another waits for, what that one waits for, and so on.
+local function chain_of(rec)
+  local chain = {}
+  while #chain < MOST_NAMED do
+    local first
+    for _, edge in ipairs(waits_of(rec)) do
+      first = at_most(first or NEVER, edge[1])
+    end
+    rec = first and find_task(first)
+    if not rec then
+      break
+    end
+    chain[#chain + 1] = { rec.id, STATES[rec.state], session_of(rec) }
+  end
+  return chain
+end
+
 local function ahead_of(key, rec)
   return at_most(call('ZRANK', key, place_of(rec)[2]) or 0, MOST_AHEAD)
 end
@@ -97,20 +114,26 @@ end
 
 local function why(rec)
   local state = rec.state
-  if state == WAITING then
-    return { 'waiting', waits_for(rec) }
+  if state == WAITING or state == BLOCKED then
+    local wait, chain, named_, count = wait_of(rec), chain_of(rec), waits_for(rec)
+    if state == WAITING then
+      return { 'waiting', named_, count, chain, wait and rec.holder or '' }
+    end
+    if wait.cycle then
+      return { 'deadlocked', rec.holder, wait.reason, wait.since, wait.cycle }
+    end
+    return { 'blocked', rec.holder, wait.reason, wait.requires, named_, count, wait.any and 1 or 0, wait.since, chain }
   elseif state == DELAYED then
     local history = history_of(rec)
     return { 'delayed', rec.till, rec.failures, history[#history] or false }
   elseif state == READY then
     return why_ready(rec)
   elseif state == RESUMABLE then
-    return { 'resumable', rec.holder, rec.till }
+    local released = deadlock.released(rec)
+    return { 'resumable', rec.holder, rec.till, released and released[1] == 1 and { released[2], released[3] } or false }
   elseif state == CLAIMED then
-    return { 'running', rec.number, rec.holder, rec.token, rec.started, rec.till }
-  elseif state == BLOCKED then
-    local said = cmsgpack.unpack(read(rec.name16 .. 'b'))
-    return { 'blocked', rec.holder, said[1], said[2], waits_for(rec) }
+    local how = find_session(rec.number) and 'running' or 'lost'
+    return { how, rec.number, rec.holder, rec.token, rec.started, rec.till, rec.progressed }
   elseif state == ON_HOLD then
     return { 'on_hold', rec.till }
   end

@@ -1,0 +1,223 @@
+-- Tasks that wait for each other, or for too long, and a fleet that stands still.
+--
+-- A step that takes a way out from a task looks a little whether that one may wait for itself from now on. If it may, it is a
+-- suspect: `rings` has them by the position of the journal at that time. Whichever process hears of it reads what the task
+-- waits for, finds the ring, and says who is to go on, which another step does if the ring is still there.
+
+do
+
+-- How many edges a step looks at, along what a task waits for and along what waits for it.
+local MOST_LOOKS = 100
+local suspects = {}
+
+function deadlock.begin()
+  suspects = {}
+end
+
+-- A task has lost a way out.
+function deadlock.suspect(rec)
+  suspects[#suspects + 1] = rec
+end
+
+-- Searches from both sides at once: most often one of them ends soon.
+local function may_wait_for_itself(rec)
+  local seen_, left, looks = { {}, {} }, { { rec }, { rec } }, { 0, 0 }
+  while true do
+    for side = 1, 2 do
+      local at = left[side] and table.remove(left[side])
+      if left[side] and not at then
+        return false
+      end
+      local names = {}
+      if at and side == 1 then
+        for nth, edge in ipairs(waits_of(at)) do
+          names[nth] = id16(edge[1])
+        end
+      elseif at and has(at, FLAG.lends) then
+        names = call('ZRANGE', P .. 'lends:' .. int(at.id), 0, MOST_LOOKS)
+      end
+      looks[side] = looks[side] + #names
+      if looks[side] > MOST_LOOKS then
+        -- Here it takes too long.
+        left[side], names = false, {}
+        if not left[1] and not left[2] then
+          return true
+        end
+      end
+      for _, name in ipairs(names) do
+        local other = not seen_[side][name] and find_named(name)
+        seen_[side][name] = true
+        if name == rec.name16 then
+          return true
+        elseif other and not is_finished(other) then
+          table.insert(left[side], other)
+        end
+      end
+    end
+  end
+end
+
+-- Marks those who may wait for themselves.
+function deadlock.mark()
+  for _, rec in ipairs(suspects) do
+    local waits = rec.state == BLOCKED or rec.state == WAITING
+    if waits and (has_chores() or may_wait_for_itself(rec)) then
+      M.suspects, M.changed = M.suspects + call('ZADD', P .. 'rings', M.next, rec.name16), true
+    end
+  end
+  suspects = {}
+end
+
+-- A suspect was looked at, unless there is more to look at by now. Answers whether there was not.
+function deadlock.clear(name16, mark)
+  if tonumber(call('ZSCORE', P .. 'rings', name16) or -1) ~= mark then
+    return false
+  end
+  M.suspects, M.changed = at_least(M.suspects - call('ZREM', P .. 'rings', name16), 0), true
+  return true
+end
+
+-- These tasks and what they wait for, and so on, the nearest first, at most so many: number, state, session, whether one is
+-- enough, since when somebody has blocked it or 0, whether that is so again, and what it waits for.
+function deadlock.waiters(names, most)
+  local seen_, next_, found = {}, {}, {}
+  local function add(name)
+    if not seen_[name] then
+      seen_[name] = true
+      next_[#next_ + 1] = name
+    end
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    add(name)
+  end
+  local nth, read_ahead = 1, 0
+  while next_[nth] and #found < most do
+    if nth > read_ahead then
+      read_ahead = at_most(#next_, nth + most - #found - 1)
+      local fields = {}
+      for place = nth, read_ahead do
+        local name = next_[place]
+        fields[#fields + 1], fields[#fields + 2], fields[#fields + 3] = name, name .. 'w', name .. 'b'
+      end
+      fetch(fields)
+    end
+    local rec = find_named(next_[nth])
+    if rec then
+      local on, wait = {}, wait_of(rec)
+      for place, edge in ipairs(waits_of(rec)) do
+        on[place] = edge[1]
+      end
+      table.sort(on)
+      for _, id in ipairs(on) do
+        add(id16(id))
+      end
+      local session = (rec.state == READY and rec.assignee) or
+        ((rec.state == CLAIMED or rec.state == BLOCKED or rec.state == RESUMABLE) and rec.holder) or ''
+      found[#found + 1] = {
+        rec.id, STATES[rec.state], session, wait and wait.any and 1 or 0, wait and wait.since or 0,
+        wait and wait.again and 1 or 0, on,
+      }
+    end
+    nth = nth + 1
+  end
+  return found
+end
+
+-- Asks a person about a task. If there are too many such questions already, what the journal says must do.
+function deadlock.ask(what, id, reason, ids)
+  escalate { key = what .. ':' .. int(id), reason = reason, payload = quoted(ids), severity = 'HIGH' }
+end
+
+-- A task waits for nothing but a person any more.
+function deadlock.leave_to_a_person(rec, cycle)
+  deadlock.ask('deadlock', rec.id, 'tasks wait for each other, and none may go on', cycle)
+  if rec.state == WAITING then
+    -- Its session is gone: there is nobody to wait.
+    return deadlock.preempt(rec, cycle)
+  end
+  drop_edges(rec)
+  local said = cmsgpack.unpack(read(rec.name16 .. 'b'))
+  said[6] = cycle
+  write(rec.name16 .. 'b', cmsgpack.pack(said))
+end
+
+-- Something has moved.
+function deadlock.moved()
+  T.progress = now
+  T.flat = T.flat == 2 and 1 or T.flat
+end
+
+-- A task that somebody has blocked goes on without what it waits for.
+function deadlock.preempt(rec, cycle)
+  local wait = wait_of(rec)
+  local waited = now - wait.since
+  note('preempted', rec, '"session":"' .. rec.holder .. '","cycle":' .. quoted(cycle) .. ',"waited_ms":' ..
+    int(math.floor(waited / 1000)), 'HIGH')
+  drop_edges(rec)
+  write(rec.name16 .. 'p', cmsgpack.pack({ 1, waited, cycle, rec.failures, wait.reason, answers_of(rec) }))
+  with(rec, FLAG.released)
+  if rec.state == BLOCKED then
+    move(rec, RESUMABLE, function() rec.till = now + C.resume_window end)
+  else
+    -- Its session is gone, and others take it up.
+    make_ready(rec, now)
+  end
+  deadlock.moved()
+  tell(rec)
+end
+
+-- How a task was last released from what it was blocked by, if it was: whether it has not been blocked since, how long it had
+-- waited, the ring, after how many failures, the reason and what it waited for.
+function deadlock.released(rec)
+  return has(rec, FLAG.released) and cmsgpack.unpack(read(rec.name16 .. 'p')) or nil
+end
+
+-- A task is blocked: whether by what it was released from in the same attempt.
+function deadlock.is_again(rec, waits, reason)
+  local before_ = deadlock.released(rec)
+  if not before_ then
+    return false
+  end
+  local again = before_[5] == reason
+  local from = {}
+  for _, id in ipairs(before_[6]) do
+    from[id] = true
+  end
+  for _, id in ipairs(waits) do
+    again = again or from[id] == true
+  end
+  before_[1] = 0
+  write(rec.name16 .. 'p', cmsgpack.pack(before_))
+  return again and before_[4] == rec.failures
+end
+
+-- When the fleet has stood still for too long; never, if there is nothing to do, or a person knows already.
+function deadlock.flat_at()
+  return T.flat == 1 and at_most(T.progress + C.flatline, NEVER) or NEVER
+end
+
+-- Notices when there is something to do again.
+function deadlock.watch()
+  if T[READY] + T[CLAIMED] + T[BLOCKED] == 0 then
+    T.flat = 0
+  elseif T.flat == 0 then
+    T.flat, T.progress = 1, now
+  end
+  note_due(deadlock.flat_at())
+end
+
+-- Nothing has moved for too long.
+function deadlock.flatline()
+  if deadlock.flat_at() > now then
+    return
+  end
+  T.flat = 2
+  journal {
+    component = 'fleet', operation = 'flatline', subject = 'fleet', severity = 'HIGH',
+    params = { 'idle_ms', math.floor((now - T.progress) / 1000), 'unfinished', T[0] + T[1] + T[2] + T[3] + T[4] + T[5] },
+  }
+  escalate { key = 'flatline', reason = 'nothing has moved for too long', payload = '', severity = 'HIGH' }
+end
+
+end
