@@ -56,9 +56,13 @@ redis-server --port "$port" --bind 127.0.0.1 --save "" --appendonly no --dir "${
 server=$!
 trap 'kill "$server" 2>/dev/null || true' EXIT
 log=$(mktemp)
-cargo run --quiet --example event_bus --features redis -- --redis "redis://127.0.0.1:$port" >"$log" 2>&1 ||
-  { cat "$log"; fail "example event_bus on Redis"; }
-grep "has one report" "$log" || { cat "$log"; fail "example event_bus on Redis did not finish its work"; }
+on_redis() { # the example, and what it says when all is well
+  cargo run --quiet --example "$1" --features redis -- --redis "redis://127.0.0.1:$port" >"$log" 2>&1 ||
+    { cat "$log"; fail "example $1 on Redis"; }
+  grep "$2" "$log" || { cat "$log"; fail "example $1 on Redis did not finish its work"; }
+}
+on_redis event_bus "has one report"
+on_redis deadlock "1 of 4 went on without what it waited for; 0 tasks are left"
 rm -f "$log"
 kill "$server"
 

@@ -12,14 +12,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 use s2_coordinator::conformance::Fleet;
 use s2_coordinator::{
-    Blocker, Capabilities, Claim, Completion, Config, Dependency, Ended, Ending, Error, Incarnation, Lease, NewTask,
-    OnFailure, Position, Priority, Profile, Retry, Scheduler, SchedulerExt, SwarmId, TaskId, TaskKind, Tasks,
+    Blocker, Capabilities, Claim, Completion, Config, Dependency, Ended, Ending, Error, Incarnation, Lease, Needs,
+    NewTask, OnFailure, Position, Priority, Profile, Retry, Scheduler, SchedulerExt, SwarmId, TaskId, TaskKind, Tasks,
 };
 use s2_tests::redis::RedisFleet;
 use s2_tests::servers::RedisServer;
 use s2_tests::{MemoryFleet, START, counts};
 
-use crate::model::{ABOVE, At, LEASE, Model, Name, Nth, Set, WINDOW};
+use crate::model::{ABOVE, At, LEASE, LONGEST_WAIT, Model, Name, Nth, PROGRESS, Set, WINDOW};
 
 const KIND: TaskKind = TaskKind::from_static("model");
 const HOST: SwarmId = SwarmId::from_static("host");
@@ -79,16 +79,25 @@ enum Step {
     Block {
         lease: usize,
         new: New,
-        awaited: bool,
+        how: How,
     },
     BlockOn {
         lease: usize,
         on: usize,
-        awaited: bool,
+        how: How,
+    },
+    BlockOnSome {
+        lease: usize,
+        on: Vec<usize>,
+        new: Option<New>,
+        how: How,
     },
     BlockOnNothing {
         lease: usize,
-        awaited: bool,
+        how: How,
+    },
+    Progress {
+        lease: usize,
     },
     Renew {
         lease: usize,
@@ -143,6 +152,18 @@ fn new() -> impl Strategy<Value = New> {
         .prop_map(|(level, requires, attempts)| New { level, requires, attempts })
 }
 
+/// How a task is blocked.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    awaited: bool,
+    any: bool,
+    reason: usize,
+}
+
+fn how() -> impl Strategy<Value = How> {
+    (any::<bool>(), any::<bool>(), 0..6_usize).prop_map(|(awaited, any, reason)| How { awaited, any, reason })
+}
+
 fn on_failure() -> impl Strategy<Value = OnFailure> {
     prop_oneof![3 => Just(OnFailure::Fail), 1 => Just(OnFailure::Hold), 1 => Just(OnFailure::Run)]
 }
@@ -173,9 +194,12 @@ fn step() -> impl Strategy<Value = Step> {
         1 => pick().prop_map(|lease| Step::GiveUp { lease }),
         2 => pick().prop_map(|lease| Step::Release { lease }),
         2 => (pick(), 1..90 * SECOND).prop_map(|(lease, delay)| Step::Refuse { lease, delay }),
-        2 => (pick(), new(), any::<bool>()).prop_map(|(lease, new, awaited)| Step::Block { lease, new, awaited }),
-        2 => (pick(), pick(), any::<bool>()).prop_map(|(lease, on, awaited)| Step::BlockOn { lease, on, awaited }),
-        1 => (pick(), any::<bool>()).prop_map(|(lease, awaited)| Step::BlockOnNothing { lease, awaited }),
+        2 => (pick(), new(), how()).prop_map(|(lease, new, how)| Step::Block { lease, new, how }),
+        3 => (pick(), pick(), how()).prop_map(|(lease, on, how)| Step::BlockOn { lease, on, how }),
+        3 => (pick(), prop::collection::vec(pick(), 1..4), prop::option::of(new()), how())
+            .prop_map(|(lease, on, new, how)| Step::BlockOnSome { lease, on, new, how }),
+        1 => (pick(), how()).prop_map(|(lease, how)| Step::BlockOnNothing { lease, how }),
+        1 => pick().prop_map(|lease| Step::Progress { lease }),
         1 => pick().prop_map(|lease| Step::Renew { lease }),
         1 => Just(Step::RenewAll),
         1 => pick().prop_map(|lease| Step::Abandon { lease }),
@@ -302,6 +326,8 @@ impl World {
             redriven: false,
             was_claimed: false,
             blocked_by: None,
+            wait: None,
+            released: None,
         };
         (task, model)
     }
@@ -323,6 +349,14 @@ impl World {
         assert_eq!(seen, expected.iter().map(|(nth, _)| *nth).collect::<Vec<_>>());
         for (grant, (nth, lease)) in granted.into_iter().zip(expected) {
             assert_eq!(grant.attempt, self.model.tasks[nth].failures + 1);
+            let latest = self.model.tasks[nth].released.as_ref().and_then(|released| released.latest.clone());
+            let preempted = grant.preempted.as_ref().map(|preempted| {
+                (
+                    preempted.cycle.iter().map(|id| self.nth(*id)).collect::<Vec<_>>(),
+                    preempted.waited.as_micros() as u64,
+                )
+            });
+            assert_eq!(preempted, latest);
             self.leases.push((nth, lease, grant.lease));
         }
     }
@@ -477,33 +511,16 @@ impl World {
                     self.model.refuse(held.0, delay);
                 }
             }
-            Step::Block { lease, new, awaited } => {
-                let Some(held) = latest(&self.leases, lease) else { return };
-                let (task, model) = self.task(&new);
-                let blocker = Blocker::new("stuck").with_help(task);
-                let ending = Ending::Block(blocker_with(blocker, awaited));
-                let Some(Ended::Blocked { help }) = self.end(held, ending).await else { return };
-                self.tasks.push(help[0].id);
-                let help = self.model.submit(model);
-                self.model.block(held.0, &[help], awaited);
-            }
-            Step::BlockOn { lease, on, awaited } => {
-                let Some(held) = latest(&self.leases, lease) else { return };
-                let Some(id) = pick(&self.tasks, on) else { return };
-                let on = self.nth(id);
-                let ending = Ending::Block(blocker_with(Blocker::new("stuck").with_wait(id), awaited));
-                if self.model.holds(held.0, held.1) && self.model.reaches(on, held.0) {
-                    let all = self.scheduler.end(vec![(held.2, ending)], None).await.expect("no error");
-                    assert!(matches!(all.ended[0], Err(Error::DependencyCycle { .. })), "{all:?}");
-                } else if self.end(held, ending).await.is_some() {
-                    self.model.block(held.0, &[on], awaited);
-                }
-            }
-            Step::BlockOnNothing { lease, awaited } => {
-                let Some(held) = latest(&self.leases, lease) else { return };
-                let ending = Ending::Block(blocker_with(Blocker::new("waits for a person"), awaited));
-                if self.end(held, ending).await.is_some() {
-                    self.model.block(held.0, &[], awaited);
+            Step::Block { lease, new, how } => self.block(lease, &[], Some(new), how).await,
+            Step::BlockOn { lease, on, how } => self.block(lease, &[on], None, how).await,
+            Step::BlockOnSome { lease, on, new, how } => self.block(lease, &on, new, how).await,
+            Step::BlockOnNothing { lease, how } => self.block(lease, &[], None, how).await,
+            Step::Progress { lease } => {
+                let Some((nth, number, lease)) = latest(&self.leases, lease) else { return };
+                let answer = self.scheduler.progress(&lease).await;
+                assert_eq!(answer.is_ok(), self.model.holds(nth, number), "{answer:?}");
+                if answer.is_ok() {
+                    self.model.renew(nth, true);
                 }
             }
             Step::Renew { lease } => {
@@ -590,6 +607,29 @@ impl World {
         }
     }
 
+    async fn block(&mut self, lease: usize, on: &[usize], new: Option<New>, how: How) {
+        let Some(held) = latest(&self.leases, lease) else { return };
+        let mut blocker = Blocker::new(format!("reason {}", how.reason));
+        (blocker.awaited, blocker.needs) = (how.awaited, if how.any { Needs::Any } else { Needs::All });
+        blocker.on = on.iter().filter_map(|on| latest(&self.tasks, *on)).collect();
+        let mut on: Vec<Nth> = blocker.on.iter().map(|id| self.nth(*id)).collect();
+        let help = new.map(|new| self.task(&new));
+        if let Some((task, _)) = &help {
+            blocker = blocker.with_help(task.clone());
+        }
+        if self.model.holds(held.0, held.1) && on.contains(&held.0) {
+            let all = self.scheduler.end(vec![(held.2, Ending::Block(blocker))], None).await.expect("no error");
+            assert!(matches!(all.ended[0], Err(Error::DependencyCycle { .. })), "{all:?}");
+            return;
+        }
+        let Some(Ended::Blocked { help: submitted }) = self.end(held, Ending::Block(blocker)).await else { return };
+        if let Some((_, model)) = help {
+            self.tasks.push(submitted[0].id);
+            on.push(self.model.submit(model));
+        }
+        self.model.block(held.0, &on, how.awaited, how.any, how.reason);
+    }
+
     async fn fail(&mut self, lease: usize, retry: Retry, delay: Option<u64>) {
         let Some(held) = latest(&self.leases, lease) else { return };
         let ending = Ending::Fail { reason: "flaky".into(), retry };
@@ -606,7 +646,7 @@ impl World {
             for ((nth, number, _), answer) in chunk.iter().zip(answers) {
                 assert_eq!(answer.is_ok(), self.model.holds(*nth, *number), "{answer:?}");
                 if answer.is_ok() {
-                    self.model.renew(*nth);
+                    self.model.renew(*nth, false);
                 }
             }
         }
@@ -624,6 +664,8 @@ impl World {
     async fn advance(&mut self, by: u64) {
         self.fleet.advance(micros(by)).await;
         self.model.advance(by);
+        // What time has brought about is done by the next step, whoever makes it.
+        self.scheduler.stats().await.expect("stats");
     }
 
     /// Every task is where the model has it.
@@ -647,17 +689,13 @@ impl World {
     }
 }
 
-fn blocker_with(blocker: Blocker, awaited: bool) -> Blocker {
-    let mut blocker = blocker;
-    blocker.awaited = awaited;
-    blocker
-}
-
 fn config() -> Config {
     let mut config = Config::default();
     config.steal_above = ABOVE;
     config.lease = micros(LEASE);
     config.resume_window = micros(WINDOW);
+    config.progress = micros(PROGRESS);
+    config.longest_wait = micros(LONGEST_WAIT);
     // Nothing is forgotten within a history.
     config.finished.age = None;
     config
@@ -666,6 +704,7 @@ fn config() -> Config {
 async fn play(mut world: World, steps: &[Step]) -> World {
     for step in steps {
         world.run(step.clone()).await;
+        world.model.conclude();
         world.check(step).await;
     }
     world

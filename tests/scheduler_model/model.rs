@@ -1,6 +1,6 @@
 //! The scheduler as simply as it can be said: a list of tasks, and loops over all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use s2_coordinator::{OnFailure, TaskState};
 
@@ -8,6 +8,8 @@ pub(crate) const STEP: u64 = 600_000_000;
 pub(crate) const LEASE: u64 = 30_000_000;
 pub(crate) const WINDOW: u64 = 60_000_000;
 pub(crate) const ABOVE: usize = 2;
+pub(crate) const PROGRESS: u64 = 50_000_000;
+pub(crate) const LONGEST_WAIT: u64 = 400_000_000;
 
 /// Sets of capabilities: bit 0 is `a`, bit 1 is `b`.
 pub(crate) type Set = u8;
@@ -21,7 +23,7 @@ pub(crate) enum At {
     Delayed(u64),
     Ready,
     Resumable { name: Name, number: u64, until: u64, awaited: bool, lease: usize },
-    Claimed { name: Name, number: u64, lease: usize, deadline: u64 },
+    Claimed { name: Name, number: u64, lease: usize, deadline: u64, progressed: u64, resumes: Option<usize> },
     Blocked { name: Name, number: u64, awaited: bool, lease: usize },
     OnHold,
     Done,
@@ -46,6 +48,28 @@ pub(crate) struct Task {
     pub(crate) was_claimed: bool,
     /// The claim that was ended by blocking, and by whom, until somebody has it again.
     pub(crate) blocked_by: Option<(u64, usize)>,
+    /// What it was blocked by, likewise.
+    pub(crate) wait: Option<Wait>,
+    /// What it was last released from.
+    pub(crate) released: Option<Released>,
+}
+
+/// What a task is blocked by.
+#[derive(Clone, Debug)]
+pub(crate) struct Wait {
+    pub(crate) since: u64,
+    pub(crate) any: bool,
+    pub(crate) again: bool,
+    pub(crate) reason: usize,
+    pub(crate) on: Vec<Nth>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Released {
+    pub(crate) from: Wait,
+    pub(crate) failures: u32,
+    /// Unless it was blocked since: the ring, and how long it had waited.
+    pub(crate) latest: Option<(Vec<Nth>, u64)>,
 }
 
 impl Task {
@@ -92,6 +116,8 @@ pub(crate) struct Model {
     pub(crate) numbers: u64,
     /// Tasks that are over and whose dependants have not heard of it.
     pub(crate) over: Vec<Nth>,
+    /// Tasks that have lost a way out.
+    pub(crate) suspects: BTreeSet<Nth>,
 }
 
 impl Model {
@@ -101,9 +127,17 @@ impl Model {
     }
 
     pub(crate) fn key(&self, task: Nth) -> u64 {
-        let own = self.tasks[task].since + self.tasks[task].level * STEP;
-        let waiting = (0..self.tasks.len()).filter(|other| self.tasks[*other].waits.iter().any(|(on, _)| *on == task));
-        waiting.map(|other| self.key(other)).fold(own, u64::min)
+        // Its own, and that of whatever waits for it.
+        let (mut waiting, mut nth) = (vec![task], 0);
+        while let Some(on) = waiting.get(nth).copied() {
+            let waits = |other: &Nth| self.tasks[*other].waits.iter().any(|(it, _)| *it == on);
+            let new: Vec<Nth> =
+                (0..self.tasks.len()).filter(|other| waits(other) && !waiting.contains(other)).collect();
+            waiting.extend(new);
+            nth += 1;
+        }
+        let own = |nth: Nth| self.tasks[nth].since + self.tasks[nth].level * STEP;
+        waiting.into_iter().map(own).min().unwrap_or_default()
     }
 
     fn ready(&mut self, task: Nth) {
@@ -180,10 +214,21 @@ impl Model {
             for nth in 0..self.tasks.len() {
                 let Some(edge) = self.tasks[nth].waits.iter().position(|(on, _)| *on == over) else { continue };
                 let (_, on_failure) = self.tasks[nth].waits.remove(edge);
+                let waits = matches!(self.tasks[nth].at, At::Blocked { .. } | At::Waiting);
+                let any = waits && self.tasks[nth].wait.as_ref().is_some_and(|wait| wait.any);
                 match on_failure {
                     OnFailure::Fail if !is_done => self.end(nth, At::Failed),
                     OnFailure::Hold if !is_done => self.tasks[nth].at = At::OnHold,
-                    _ => self.proceed(nth),
+                    OnFailure::Run if any && is_done => {
+                        self.tasks[nth].waits.clear();
+                        self.proceed(nth);
+                    }
+                    _ => {
+                        if on_failure == OnFailure::Run && any {
+                            self.suspects.insert(nth);
+                        }
+                        self.proceed(nth);
+                    }
                 }
             }
         }
@@ -205,6 +250,9 @@ impl Model {
                 At::Claimed { deadline, .. } => Some((deadline, 0, nth)),
                 At::Delayed(at) => Some((at, 2, nth)),
                 At::Resumable { until, .. } => Some((until, 3, nth)),
+                At::Blocked { .. } => {
+                    task.wait.as_ref().filter(|wait| !wait.again).map(|wait| (wait.since + LONGEST_WAIT, 5, nth))
+                }
                 _ => None,
             };
             let overdue = task.deadline.filter(|_| !task.is_finished()).map(|at| (at, 1, nth));
@@ -227,6 +275,7 @@ impl Model {
                         self.tasks[nth].since = at;
                         self.ready(nth);
                     }
+                    5 => self.preempt(nth, Vec::new()),
                     _ => {
                         self.tasks[nth].assignee = None;
                         self.ready(nth);
@@ -331,11 +380,11 @@ impl Model {
         Some(stolen)
     }
 
-    fn grant(&mut self, nth: Nth, name: Name, number: u64) -> (Nth, usize) {
+    fn grant(&mut self, nth: Nth, name: Name, number: u64, resumes: Option<usize>) -> (Nth, usize) {
         self.leases += 1;
         let (lease, deadline) = (self.leases, self.now + LEASE);
-        self.tasks[nth].at = At::Claimed { name, number, lease, deadline };
-        (self.tasks[nth].blocked_by, self.tasks[nth].was_claimed) = (None, true);
+        self.tasks[nth].at = At::Claimed { name, number, lease, deadline, progressed: self.now, resumes };
+        (self.tasks[nth].blocked_by, self.tasks[nth].wait, self.tasks[nth].was_claimed) = (None, None, true);
         (nth, lease)
     }
 
@@ -344,7 +393,7 @@ impl Model {
         while granted.len() < max
             && let Some(nth) = self.next(name, number)
         {
-            granted.push(self.grant(nth, name, number));
+            granted.push(self.grant(nth, name, number, None));
         }
         granted
     }
@@ -355,7 +404,7 @@ impl Model {
             At::Ready => self.tasks[nth].blocked_by == Some((number, lease)),
             _ => false,
         };
-        may.then(|| self.grant(nth, name, number))
+        may.then(|| self.grant(nth, name, number, Some(lease)))
     }
 
     /// Whether this is the claim that counts.
@@ -398,24 +447,49 @@ impl Model {
         self.ready(nth);
     }
 
-    pub(crate) fn renew(&mut self, nth: Nth) {
+    pub(crate) fn renew(&mut self, nth: Nth, progress: bool) {
         let now = self.now;
-        if let At::Claimed { deadline, .. } = &mut self.tasks[nth].at {
-            *deadline = now + LEASE;
+        if let At::Claimed { deadline, progressed, .. } = &mut self.tasks[nth].at {
+            if progress {
+                *progressed = now;
+            }
+            *deadline = (now + LEASE).min(*progressed + PROGRESS);
         }
     }
 
     /// Whether one task waits for another, over however many.
     pub(crate) fn reaches(&self, from: Nth, to: Nth) -> bool {
-        from == to || self.tasks[from].waits.iter().any(|(on, _)| self.reaches(*on, to))
+        let (mut found, mut nth) = (vec![from], 0);
+        while let Some(at) = found.get(nth).copied() {
+            for (on, _) in &self.tasks[at].waits {
+                if !found.contains(on) {
+                    found.push(*on);
+                }
+            }
+            nth += 1;
+        }
+        found.contains(&to)
     }
 
-    pub(crate) fn block(&mut self, nth: Nth, on: &[Nth], awaited: bool) {
+    pub(crate) fn block(&mut self, nth: Nth, on: &[Nth], awaited: bool, any: bool, reason: usize) {
         let At::Claimed { name, number, lease, .. } = self.tasks[nth].at else { return };
+        let mut on = on.to_vec();
+        on.sort_unstable();
+        on.dedup();
+        let failures = self.tasks[nth].failures;
+        let mut again = false;
+        if let Some(released) = &mut self.tasks[nth].released {
+            let same = released.from.reason == reason || released.from.on.iter().any(|task| on.contains(task));
+            again = same && released.failures == failures;
+            released.latest = None;
+        }
+        self.tasks[nth].wait = Some(Wait { since: self.now, any, again, reason, on: on.clone() });
         self.tasks[nth].at = At::Blocked { name, number, awaited, lease };
         self.tasks[nth].blocked_by = Some((number, lease));
-        let unfinished: Vec<Nth> = on.iter().copied().filter(|on| !self.tasks[*on].is_finished()).collect();
+        let enough = any && on.iter().any(|on| self.tasks[*on].at == At::Done);
+        let unfinished: Vec<Nth> = on.iter().copied().filter(|on| !enough && !self.tasks[*on].is_finished()).collect();
         self.tasks[nth].waits = unfinished.iter().map(|on| (*on, OnFailure::Run)).collect();
+        self.suspects.insert(nth);
         if self.sessions.values().all(|session| session.number != number) {
             self.tasks[nth].at = At::Waiting;
             self.proceed(nth);
@@ -424,9 +498,80 @@ impl Model {
         }
     }
 
+    fn preempt(&mut self, nth: Nth, cycle: Vec<Nth>) {
+        let task = &mut self.tasks[nth];
+        let Some(from) = task.wait.clone() else { return };
+        let waited = self.now - from.since;
+        task.released = Some(Released { from, failures: task.failures, latest: Some((cycle, waited)) });
+        task.waits.clear();
+        match task.at {
+            At::Blocked { name, number, awaited, lease } => {
+                task.at = At::Resumable { name, number, until: self.now + WINDOW, awaited, lease };
+            }
+            _ => {
+                task.since = self.now;
+                self.ready(nth);
+            }
+        }
+    }
+
+    /// Which tasks never go on: none of those that everything is taken from that can.
+    fn stuck(&self) -> Vec<Nth> {
+        let mut stuck: Vec<Nth> = (0..self.tasks.len()).filter(|nth| !self.tasks[*nth].waits.is_empty()).collect();
+        loop {
+            let goes_on = |nth: &Nth| {
+                let task = &self.tasks[*nth];
+                let waits = matches!(task.at, At::Blocked { .. } | At::Waiting);
+                let any = waits && task.wait.as_ref().is_some_and(|wait| wait.any);
+                let mut on = task.waits.iter().map(|(on, _)| !stuck.contains(on));
+                if any { on.any(|goes| goes) } else { on.all(|goes| goes) }
+            };
+            let left: Vec<Nth> = stuck.iter().copied().filter(|nth| !goes_on(nth)).collect();
+            if left.len() == stuck.len() {
+                return stuck;
+            }
+            stuck = left;
+        }
+    }
+
+    /// Ends what would wait for ever: at the end of every step.
+    pub(crate) fn conclude(&mut self) {
+        for suspect in std::mem::take(&mut self.suspects) {
+            loop {
+                let stuck = self.stuck();
+                if !stuck.contains(&suspect) {
+                    break;
+                }
+                let (mut way, mut at) = (Vec::new(), suspect);
+                while !way.contains(&at) {
+                    way.push(at);
+                    let on = self.tasks[at].waits.iter().map(|(on, _)| *on);
+                    at = on.filter(|on| stuck.contains(on)).min().expect("who is stuck waits for who is");
+                }
+                let ring = way.split_off(way.iter().position(|nth| *nth == at).expect("it was passed"));
+                let may = |nth: &&Nth| {
+                    let task = &self.tasks[**nth];
+                    let waits = matches!(task.at, At::Blocked { .. } | At::Waiting);
+                    let is_there = matches!(task.at, At::Blocked { .. });
+                    waits && task.wait.as_ref().is_some_and(|wait| !(wait.again && is_there))
+                };
+                let since = |nth: &&Nth| self.tasks[**nth].wait.as_ref().map(|wait| (wait.since, **nth));
+                let Some(first) = ring.iter().filter(may).min_by_key(since).copied() else {
+                    // A person has to decide.
+                    let blocked = ring.iter().filter(|nth| matches!(self.tasks[**nth].at, At::Blocked { .. }));
+                    let first = *blocked.min_by_key(since).expect("somebody is blocked");
+                    self.tasks[first].waits.clear();
+                    continue;
+                };
+                let begin = ring.iter().position(|nth| *nth == first).expect("a part of it");
+                self.preempt(first, ring[begin..].iter().chain(&ring[..begin]).copied().collect());
+            }
+        }
+    }
+
     pub(crate) fn abandon(&mut self, nth: Nth, lease: usize) {
         match &mut self.tasks[nth].at {
-            At::Claimed { lease: held, .. } if *held == lease => self.ready(nth),
+            At::Claimed { lease: held, resumes, .. } if *held == lease || *resumes == Some(lease) => self.ready(nth),
             At::Blocked { lease: held, awaited, .. } | At::Resumable { lease: held, awaited, .. } if *held == lease => {
                 *awaited = false;
             }
@@ -480,6 +625,7 @@ impl Model {
         let now = self.now;
         let task = &mut self.tasks[nth];
         (task.failures, task.redriven, task.since) = (0, true, now.max(task.start));
+        (task.blocked_by, task.wait, task.released) = (None, None, None);
         if !was_on_hold && task.deadline.is_some_and(|at| at <= now) {
             task.deadline = None;
         }
