@@ -57,9 +57,10 @@ impl Drop for Core {
 
 /// A task that a session has, and the right to say what becomes of it.
 ///
-/// The claim is renewed in the background until it is ended; only who makes no [progress](Held::progress) for half an hour loses it. Dropped, it is released at once, without an attempt: so a
-/// handler that is cancelled gives the task back. Dropped by a panic, it ends with a failed attempt. A process that dies gives
-/// nothing back; then the lease ends, and that counts as an attempt.
+/// The claim is renewed in the background until it is ended; only who makes no [progress](Held::progress) for half an hour loses
+/// it. Dropped, it is released at once, without an attempt: so a handler that is cancelled gives the task back. Dropped by a
+/// panic, it ends with a failed attempt. A process that dies gives nothing back; then the lease ends, and that counts as an
+/// attempt.
 ///
 /// The verbs that end the claim take the guard, and give it back in [`NotEnded`] if they fail.
 #[derive(Debug)]

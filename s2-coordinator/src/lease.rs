@@ -74,7 +74,7 @@ pub struct Grant {
     pub expires: Option<Timestamp>,
     /// What the task has waited for, if it was blocked: the answers are the outcomes of these tasks.
     pub answers: Vec<TaskId>,
-    /// Why it goes on without them, if it does: not all of them are over.
+    /// Why it went on without them, if it did: not all of them were over. It stays until the task is blocked again.
     pub preempted: Option<Box<Preempted>>,
 }
 

@@ -188,6 +188,24 @@ impl WaitGraph {
         Some(ring)
     }
 
+    /// Why those in a ring are stuck, besides the ring itself: the ones of which one would be enough, there and among those
+    /// whom they wait for, with all that they wait for.
+    pub(crate) fn witness(&self, ring: &[&Waiter]) -> Vec<&Waiter> {
+        let stuck = self.stuck();
+        let mut next: Vec<TaskId> = ring.iter().map(|waiter| waiter.task).collect();
+        let mut seen: HashSet<TaskId> = next.iter().copied().collect();
+        let mut witness = Vec::new();
+        while let Some(waiter) = next.pop().and_then(|task| self.waiters.get(&task)) {
+            let all = waiter.needs == Needs::Any;
+            let on = waiter.on.iter().filter(|on| stuck.contains(on)).take(if all { usize::MAX } else { 1 });
+            next.extend(on.filter(|on| seen.insert(**on)));
+            if all || ring.iter().all(|other| other.task != waiter.task) {
+                witness.push(waiter);
+            }
+        }
+        witness
+    }
+
     /// The graph in the language of Graphviz. Who is stuck is red.
     #[must_use]
     pub fn to_dot(&self) -> String {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use redis::Cmd;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -49,8 +49,8 @@ pub(super) struct Shared {
     pub(super) claims: Mutex<HashMap<(u64, u64), u64>>,
     /// Who gives way when tasks wait for each other.
     pub(super) release: Arc<dyn Release>,
-    /// Held by who sees to it in this process.
-    pub(super) opens: tokio::sync::Mutex<()>,
+    /// What this process does about it.
+    pub(super) passes: Passes,
     /// Where the keeper runs.
     pub(super) runtime: Mutex<Option<Handle>>,
     /// When something is due next, as far as this process knows, by the clock of the fleet.
@@ -70,6 +70,28 @@ pub(super) struct Shared {
     numbers: AtomicU64,
     lanes: Mutex<Vec<u32>>,
     last_lane: AtomicU64,
+}
+
+/// Passes over what may wait for itself: one at a time, in a task of its own, for all who have asked before it began.
+#[derive(Debug)]
+pub(super) struct Passes {
+    /// How many have begun, and how many are wanted.
+    pub(super) begun: AtomicU64,
+    pub(super) wanted: AtomicU64,
+    pub(super) runs: AtomicBool,
+    /// Which was the last to end.
+    pub(super) ended: watch::Sender<u64>,
+}
+
+impl Default for Passes {
+    fn default() -> Self {
+        Self {
+            begun: AtomicU64::new(0),
+            wanted: AtomicU64::new(0),
+            runs: AtomicBool::new(false),
+            ended: watch::Sender::new(0),
+        }
+    }
 }
 
 /// What a builder has settled.
@@ -178,8 +200,11 @@ impl RedisStore {
     /// process sees to it.
     pub(super) async fn task_call(&self, call: Call<'_>) -> Result<Reply, Error> {
         let answer = call.answer().await?;
-        if answer.get(3).and_then(Reply::as_u64).is_some_and(|suspects| suspects > 0) {
-            self.shared.open_rings().await;
+        match answer.get(3).and_then(Reply::as_u64) {
+            None | Some(0) => {}
+            // Another call has seen it first, and waits for it.
+            Some(1) => drop(self.shared.open_rings()),
+            Some(_) => Shared::opened(self.shared.open_rings()).await,
         }
         if let (Some("ok" | "waits"), Some(due)) =
             (answer.get(0).and_then(Reply::as_str), answer.get(2).and_then(Reply::as_u64))
@@ -215,7 +240,7 @@ impl Shared {
             sessions: Mutex::default(),
             claims: Mutex::default(),
             release,
-            opens: tokio::sync::Mutex::default(),
+            passes: Passes::default(),
             runtime: Mutex::default(),
             due: Mutex::new(Timestamp::MAX),
             rearm: Arc::new(Notify::new()),

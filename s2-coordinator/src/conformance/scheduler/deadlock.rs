@@ -34,6 +34,7 @@ cases! {
     who_waits_too_long_goes_on: [Scheduler];
     without_a_longest_wait_one_waits_as_long_as_it_takes: [Scheduler];
     who_was_released_and_waits_for_the_same_needs_a_person: [Scheduler];
+    a_wait_ends_in_time_though_its_session_is_gone: [Scheduler];
     another_attempt_may_wait_for_the_same: [Scheduler];
     waits_are_told_as_far_as_they_go: [Scheduler];
 }
@@ -383,29 +384,54 @@ async fn who_was_released_and_waits_for_the_same_needs_a_person(given: Given) ->
     let session = world.session("one").await?;
     let id = world.submit(task()).await?;
     let next = world.submit(task().after(id)).await?;
-    let mut lease = on(&world, &session, id, next).await?;
-    let again = async |world: &World, lease: Lease, blocker: Blocker| -> Result<Grant, Error> {
+    let again = async |lease: Lease, blocker: Blocker| -> Result<Grant, Error> {
         let resumed = world.scheduler.resume(session.incarnation(), &lease).await?;
         world.end(resumed.lease, Ending::Block(Blocker { awaited: true, ..blocker })).await?;
         Ok(resumed)
     };
-    lease = again(&world, lease, Blocker::new("something else").with_wait(next)).await?.lease;
-    assert_eq!(world.state(id).await?, TaskState::Blocked, "it is not released for ever");
-    let asked = inbox.pending(EscalationId::default(), 10).await?;
-    let keys: Vec<_> = asked.iter().map(|asked| asked.key.to_string()).collect();
-    assert_eq!(keys, [format!("blocked_again:{id}"), format!("deadlock:{id}")]);
-    world.advance(60 * MINUTE).await;
+    let asked = async || -> Result<Vec<(String, u64)>, Error> {
+        let pending = inbox.pending(EscalationId::default(), 10).await?;
+        Ok(pending.iter().map(|asked| (asked.key.to_string(), asked.times)).collect())
+    };
+    let first = on(&world, &session, id, next).await?;
+    let resumed = again(first, Blocker::new("something else").with_wait(next)).await?;
+    assert_eq!(world.state(id).await?, TaskState::Blocked, "it is not released again and again");
+    let (blocked_again, deadlock) = (format!("blocked_again:{id}"), format!("deadlock:{id}"));
+    assert_eq!(asked().await?, [(blocked_again.clone(), 1), (deadlock.clone(), 1)]);
+    world.advance(29 * MINUTE).await;
     assert_eq!(world.state(id).await?, TaskState::Blocked);
     // A person decides.
     assert!(world.scheduler.unblock(id).await?);
-    let resumed = again(&world, lease, Blocker::new("x")).await?;
+    // For the same reason, new help is the same again; what is there already is not.
+    let resumed = again(resumed.lease, Blocker::new("x").with_help(task())).await?;
     assert_eq!(resumed.preempted, None);
-    assert_eq!(inbox.pending(EscalationId::default(), 10).await?[0].times, 2, "for the same reason counts, too");
-    world.scheduler.unblock(id).await?;
-    let resumed = again(&world, resumed.lease, Blocker::new("another").with_help(task())).await?;
-    world.drain(&session).await?;
-    assert_eq!(world.scheduler.resume(session.incarnation(), &resumed.lease).await?.preempted, None);
-    assert_eq!(inbox.pending(EscalationId::default(), 10).await?.iter().map(|it| it.times).sum::<u64>(), 3);
+    assert_eq!(asked().await?[0], (blocked_again.clone(), 2));
+    let help = world.drain(&session).await?;
+    let other = world.submit(task()).await?;
+    let resumed = again(resumed.lease, Blocker::new("x").with_wait(other)).await?;
+    assert_eq!((resumed.preempted, resumed.answers), (None, help));
+    assert_eq!(asked().await?, [(blocked_again, 2), (deadlock, 1)]);
+    // However often, a wait ends after half an hour.
+    world.advance(30 * MINUTE).await;
+    let resumed = world.scheduler.resume(session.incarnation(), &resumed.lease).await?;
+    assert_eq!(resumed.preempted.map(|preempted| preempted.waited), Some(30 * MINUTE));
+    Ok(())
+}
+
+async fn a_wait_ends_in_time_though_its_session_is_gone(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let session = world.session("one").await?;
+    let id = world.submit(task()).await?;
+    blocked(&world, &session, id, Blocker::new("x").with_help(task().with_start(60 * MINUTE))).await?;
+    world.advance(MINUTE).await;
+    session.leave().await?;
+    let heir = world.session("heir").await?;
+    world.advance(29 * MINUTE - SECOND).await;
+    assert_eq!(world.take(&heir, 1).await?, []);
+    world.advance(SECOND).await;
+    let taken = world.grant(&heir).await?;
+    assert_eq!((taken.task.id, taken.attempt), (id, 1));
+    assert_eq!(taken.preempted.map(|preempted| preempted.waited), Some(30 * MINUTE));
     Ok(())
 }
 

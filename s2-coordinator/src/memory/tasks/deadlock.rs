@@ -20,13 +20,19 @@ use crate::time::Timestamp;
 use crate::waits::{WaitGraph, Waiter};
 
 /// When anything last made progress.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Progress {
     at: Timestamp,
     /// Whether there was nothing to do.
     idle: bool,
     /// Whether a person knows that it is too long ago.
     told: bool,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { at: Timestamp::EPOCH, idle: true, told: false }
+    }
 }
 
 impl Progress {

@@ -196,7 +196,7 @@ impl Tasks {
         waits.dedup();
         let ended = Ended::Blocked { help };
         self.end_claim(id, ended.clone(), fx);
-        let again = self.slots.get(&id).is_some_and(|slot| slot.is_blocked_again(&waits, &blocker.reason));
+        let again = self.slots.get(&id).is_some_and(|slot| slot.is_blocked_again(&waits, blocker));
         fx.journal(
             record("blocked", id)
                 .with("session", named(&hold.by.session))

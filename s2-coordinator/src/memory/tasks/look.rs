@@ -65,7 +65,7 @@ impl Tasks {
             info.state = match (info.load, info.blocked) {
                 (1.., _) => SessionState::Working,
                 (0, 0) => SessionState::Idle,
-                (0, _) if session.blocked.iter().any(waits) => SessionState::WaitingOn,
+                (0, _) if session.blocked.iter().take(100).any(waits) => SessionState::WaitingOn,
                 (0, _) => SessionState::Blocked,
             };
             info

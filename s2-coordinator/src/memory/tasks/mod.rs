@@ -135,7 +135,12 @@ impl Tasks {
         let Some(slot) = self.slots.get(&id) else { return };
         self.counts[slot.state() as usize] -= 1;
         match &slot.state {
-            State::Waiting | State::OnHold(_) | State::Finished(..) => {}
+            State::OnHold(_) | State::Finished(..) => {}
+            State::Waiting => {
+                if let Some(at) = slot.wait().and_then(|wait| wait.patience(&fx.config)) {
+                    self.timers.remove(&(at, Timer::Wait(id)));
+                }
+            }
             State::Ready => self.dequeue(id),
             State::Delayed(at) => drop(self.timers.remove(&(*at, Timer::Start(id)))),
             State::Resumable(blocked, until) => {
@@ -166,7 +171,12 @@ impl Tasks {
     fn index(&mut self, id: TaskId, fx: &mut Effects) {
         let Some(slot) = self.slots.get(&id) else { return };
         match &slot.state {
-            State::Waiting | State::OnHold(_) | State::Finished(..) => {}
+            State::OnHold(_) | State::Finished(..) => {}
+            State::Waiting => {
+                if let Some(at) = slot.wait().and_then(|wait| wait.patience(&fx.config)) {
+                    self.arm(at, Timer::Wait(id), fx);
+                }
+            }
             State::Ready => self.enqueue(id, fx),
             &State::Delayed(at) => self.arm(at, Timer::Start(id), fx),
             State::Resumable(blocked, until) => {
@@ -259,7 +269,7 @@ impl Tasks {
     /// Does what this step has left to do, and wakes who waits for what it did. Every step ends with it.
     pub(in crate::memory) fn conclude(&mut self, fx: &mut Effects) {
         self.work(fx);
-        if self.chores.is_empty() && !self.suspects.is_empty() {
+        while self.chores.is_empty() && !self.suspects.is_empty() {
             self.check_suspects(fx);
             self.work(fx);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::capability::Capabilities;
 use crate::config::Config;
 use crate::dependency::{OnFailure, TaskId};
-use crate::ending::{Ended, Ending};
+use crate::ending::{Blocker, Ended, Ending};
 use crate::error::Error;
 use crate::lease::{Grant, Incarnation, Lease, Loss, Preempted, Token};
 use crate::memory::tasks::queue::{ClassId, Place};
@@ -112,8 +112,7 @@ pub(super) struct Released {
 impl Blocked {
     /// Until when it waits at the longest.
     pub(super) fn patience(&self, config: &Config) -> Option<Timestamp> {
-        let at = self.since + config.longest_wait;
-        (!self.again && at < Timestamp::MAX).then_some(at)
+        Some(self.since + config.longest_wait).filter(|at| *at < Timestamp::MAX)
     }
 }
 
@@ -292,10 +291,11 @@ impl Slot {
         self.released.as_ref().filter(|released| released.is_latest).map(|released| released.preempted.clone())
     }
 
-    /// Whether it is to be blocked by what it was released from in the same attempt.
-    pub(super) fn is_blocked_again(&self, waits: &[TaskId], reason: &Text) -> bool {
+    /// Whether it is to be blocked by what it was released from in the same attempt. New help is told by the reason.
+    pub(super) fn is_blocked_again(&self, waits: &[TaskId], blocker: &Blocker) -> bool {
         self.released.as_ref().is_some_and(|before| {
-            let is_same = before.reason == *reason || before.from.iter().any(|task| waits.contains(task));
+            let is_same = blocker.on.is_empty() && before.reason == blocker.reason
+                || before.from.iter().any(|task| waits.contains(task));
             before.failures == self.failures && is_same
         })
     }

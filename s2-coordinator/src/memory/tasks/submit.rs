@@ -178,10 +178,12 @@ impl Tasks {
                 self.arm(at, Timer::Deadline(id), fx);
             }
         }
-        self.set(id, State::Waiting, fx);
+        self.change(id, fx, |slot, _| {
+            (slot.blocked_by, slot.released) = (None, None);
+            slot.state = State::Waiting;
+        });
         let Some(slot) = self.slots.get_mut(&id) else { return };
         (slot.failures, slot.redriven, slot.since) = (0, true, fx.now.max(slot.task.start));
-        (slot.blocked_by, slot.released) = (None, None);
         slot.history.clear();
         let before = slot.key;
         slot.key = Self::key_of(slot, fx);

@@ -1,17 +1,17 @@
 -- Tasks that wait for each other, or for too long, and a fleet that stands still.
 --
 -- A step that takes a way out from a task looks a little whether that one may wait for itself from now on. If it may, it is a
--- suspect: `rings` has them by the position of the journal at that time. Whichever process hears of it reads what the task
+-- suspect: `rings` has them by a number that rises each time. Whichever process hears of it reads what the task
 -- waits for, finds the ring, and says who is to go on, which another step does if the ring is still there.
 
 do
 
 -- How many edges a step looks at, along what a task waits for and along what waits for it.
 local MOST_LOOKS = 100
-local suspects = {}
+local suspects, marked = {}, false
 
 function deadlock.begin()
-  suspects = {}
+  suspects, marked = {}, false
 end
 
 -- A task has lost a way out.
@@ -62,10 +62,16 @@ function deadlock.mark()
   for _, rec in ipairs(suspects) do
     local waits = rec.state == BLOCKED or rec.state == WAITING
     if waits and (has_chores() or may_wait_for_itself(rec)) then
-      M.suspects, M.changed = M.suspects + call('ZADD', P .. 'rings', M.next, rec.name16), true
+      marked = true
+      M.suspects, M.changed = M.suspects + call('ZADD', P .. 'rings', number(), rec.name16), true
     end
   end
   suspects = {}
+end
+
+-- Whether there are suspects: 0 no, 1 yes, 2 since this step.
+function deadlock.word()
+  return M.suspects == 0 and 0 or marked and 2 or 1
 end
 
 -- A suspect was looked at, unless there is more to look at by now. Answers whether there was not.
@@ -173,7 +179,7 @@ function deadlock.released(rec)
   return has(rec, FLAG.released) and cmsgpack.unpack(read(rec.name16 .. 'p')) or nil
 end
 
--- A task is blocked: whether by what it was released from in the same attempt.
+-- A task is blocked: whether by what it was released from in the same attempt. New help is told by the reason.
 function deadlock.is_again(rec, waits, reason)
   local before_ = deadlock.released(rec)
   if not before_ then

@@ -152,10 +152,10 @@ local function block(rec, said)
   remember_end(rec, rec.token, END.blocked, 0, #help > 0 and help or nil)
   note('blocked', rec, '"session":"' .. rec.holder .. '","token":' .. int(rec.token) .. ',"reason":' ..
     cjson.encode(said.reason) .. ',"requires":"' .. string.gsub(said.requires, ' ', ', ') .. '","on":' .. quoted(waits))
-  local again = deadlock.is_again(rec, waits, said.reason)
+  local again = deadlock.is_again(rec, waits, #said.on == 0 and said.reason)
   local patience = at_most(now + C.longest_wait, NEVER)
   move(rec, BLOCKED, function()
-    rec.till = not again and patience < NEVER and patience or 0
+    rec.till = patience < NEVER and patience or 0
     write_answers(rec, waits)
     write(rec.name16 .. 'b', cmsgpack.pack({ said.reason, said.requires, now, said.any and 1 or 0, again and 1 or 0 }))
     with(rec, FLAG.blocker)

@@ -4,9 +4,8 @@
 -- `lends:<task>` are the tasks that wait for one, by the key that each lends it. What follows from a change for other tasks,
 -- however many, is a *chore*: a step does so many, and those after it the rest. `chores` lists what is left: `release <task>`
 -- tells what depends on a finished task; `rekey <task>` gives one the smallest key of what waits for it, `reset <task>` its own;
--- `desert <task>` gives
--- what a session that is gone had blocked to others; `sift <name>` gives what is in the own queue of a session to everybody, as
--- far as it is not there or cannot do it.
+-- `desert <task>` gives what a session that is gone had blocked to others; `sift <name>` gives what is in the own queue of a
+-- session to everybody, as far as it is not there or cannot do it.
 
 local new_chores, next_chore, urgent = {}, 1, {}
 -- What the other parts use of it.
@@ -81,12 +80,15 @@ function unindex(rec)
     if session then
       let_go(session, rec.id)
     end
+  elseif state == WAITING then
+    if has(rec, FLAG.blocker) and rec.till > 0 then
+      disarm_timer(DUE.wait .. rec.name16)
+    end
   elseif state == RESUMABLE or state == BLOCKED then
     local session = find_session(rec.number)
     if state == RESUMABLE then
       disarm_timer(DUE.window .. rec.name16)
-    end
-    if state == BLOCKED and rec.till > 0 then
+    elseif rec.till > 0 then
       disarm_timer(DUE.wait .. rec.name16)
     end
     if session then
@@ -105,6 +107,11 @@ function index(rec)
     enqueue(rec)
   elseif state == DELAYED then
     arm_timer(DUE.start .. rec.name16, rec.till)
+  elseif state == WAITING then
+    -- The longest wait goes on when a session is gone.
+    if has(rec, FLAG.blocker) and rec.till > 0 then
+      arm_timer(DUE.wait .. rec.name16, rec.till)
+    end
   elseif state == CLAIMED then
     arm_timer(DUE.lease .. rec.name16, rec.till)
     local session = find_session(rec.number)
@@ -121,7 +128,8 @@ function index(rec)
     end
     if state == BLOCKED and rec.till > 0 then
       arm_timer(DUE.wait .. rec.name16, rec.till)
-    elseif state == RESUMABLE then
+    end
+    if state == RESUMABLE then
       if not has(rec, FLAG.awaited) then
         nudge(rec.number)
       end

@@ -45,7 +45,7 @@ local function fire(item, at)
     make_ready(rec, at)
   elseif what == DUE.window and rec.state == RESUMABLE then
     open_to_all(rec)
-  elseif what == DUE.wait and rec.state == BLOCKED and rec.till <= at then
+  elseif what == DUE.wait and wait_of(rec) and rec.till <= at then
     deadlock.preempt(rec, {})
   end
 end
@@ -340,13 +340,13 @@ end
 tasks.sweep, tasks.leave, tasks.save = sweep_tasks, desert_process, save_tasks
 
 -- Makes a verb about tasks one step: what follows is done up to a point, and handed out to who waits. An answer that
--- is no error says last when something is due next, and how many tasks may wait for themselves.
+-- is no error says last when something is due next, and whether tasks may wait for themselves.
 function task_step(verb)
   return step(function()
     local answer = verb()
     save_tasks()
     if answer[1] == 'ok' or answer[1] == 'waits' then
-      answer[3], answer[4] = M.due, M.suspects
+      answer[3], answer[4] = M.due, deadlock.word()
     end
     return answer
   end)

@@ -1,6 +1,6 @@
--- tasks_release <how> <who> <task>*: each of the tasks waits for the next, and the last for the first, which
--- has the smallest number. Answers whether that is so; then who is to go on does (`proceed`), or fails (`abort`), or
--- waits for a person (`ask`).
+-- tasks_release <how> <who> <n> <task>* (<task> <n> <task>*)*: each of the first n waits for the next, and the last for the
+-- first, which has the smallest number; and each of the others waits for these and no others. Answers whether that is so; then
+-- who is to go on does (`proceed`), or fails (`abort`), or waits for a person (`ask`).
 local function waits_for(rec, id)
   for _, edge in ipairs(waits_of(rec)) do
     if edge[1] == id then
@@ -14,6 +14,19 @@ local function is_ring(cycle)
   for nth, id in ipairs(cycle) do
     local rec = find_task(id)
     if not rec or not waits_for(rec, cycle[nth % #cycle + 1]) then
+      return false
+    end
+  end
+  return true
+end
+
+-- Whether a task waits for what is said from here on, and for nothing else.
+local function waits_for_these(rec, place, count)
+  if not rec or #waits_of(rec) ~= count then
+    return false
+  end
+  for nth = place, place + count - 1 do
+    if not waits_for(rec, tonumber(ARGV[nth])) then
       return false
     end
   end
@@ -39,18 +52,26 @@ end
 
 local function verb()
   local how, who, cycle, fields = ARGV[5], tonumber(ARGV[6]), {}, {}
-  for place = 7, #ARGV do
-    cycle[#cycle + 1] = tonumber(ARGV[place])
-    fields[#fields + 1], fields[#fields + 2] = name_of(ARGV[place]), name_of(ARGV[place]) .. 'w'
+  local place = 8 + tonumber(ARGV[7])
+  for nth = 8, place - 1 do
+    cycle[#cycle + 1] = tonumber(ARGV[nth])
+    fields[#fields + 1], fields[#fields + 2] = name_of(ARGV[nth]), name_of(ARGV[nth]) .. 'w'
   end
   open(fields)
   begin_queues()
   if not is_ring(cycle) then
     return { 'ok', 0 }
   end
+  while place < #ARGV do
+    local count = tonumber(ARGV[place + 1])
+    if not waits_for_these(find_named(name_of(ARGV[place])), place + 2, count) then
+      return { 'ok', 0 }
+    end
+    place = place + 2 + count
+  end
   local rec = find_task(who)
-  local wait = wait_of(rec)
-  if how ~= 'abort' and (not wait or how == 'proceed' and wait.again) then
+  local wait = rec and wait_of(rec)
+  if not rec or how ~= 'abort' and (not wait or how == 'proceed' and wait.again) then
     return { 'ok', 0 }
   end
   say('detected', cycle, '"cycle":' .. quoted(cycle), 'HIGH')

@@ -1,14 +1,13 @@
 -- tasks_sessions <after> <limit>: number, name, offers, how much it has, in its own queue, and blocked, and what it does.
 
--- What a session does.
--- tasks_sessions <after> <limit>: number, name, offers, how much it has, in its own queue, and blocked, and what it does.
+-- What a session does, as far as the first hundred tasks that it has blocked tell.
 local function state_of(session)
   if #session.held > 0 then
     return 'working'
   elseif session.blocked == 0 then
     return 'idle'
   end
-  for _, name16 in ipairs(call('ZRANGE', P .. 'blocked:' .. int(session.n), 0, -1)) do
+  for _, name16 in ipairs(call('ZRANGE', P .. 'blocked:' .. int(session.n), 0, 99)) do
     local rec = find_named(name16)
     if rec and #waits_of(rec) > 0 then
       return 'waiting_on'
