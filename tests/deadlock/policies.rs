@@ -1,8 +1,11 @@
 //! Who gives way.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use s2_coordinator::{
-    AbortLatest, Cause, EscalationId, Inbox, MemoryStore, Outcome, Profile, RedisStore, Release, Scheduler,
-    SchedulerExt, SwarmId, TaskState, Waiter, Way,
+    AbortLatest, Blocker, Cause, Ending, EscalationId, Inbox, Leases, LongestWaiter, MemoryStore, Outcome, Profile,
+    RedisStore, Release, Scheduler, SchedulerExt, SwarmId, TaskState, Tasks, Waiter, Way,
 };
 use s2_tests::servers::RedisServer;
 
@@ -35,7 +38,7 @@ async fn who_was_blocked_last_fails(scheduler: impl Scheduler + Clone) {
     let dependant = scheduler.submit_one(&crate::task().after(ids[2])).await.expect("submitted").id;
     for nth in 0..3 {
         block(&scheduler, &granted[nth], [ids[(nth + 1) % 3]]).await;
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let Some(Outcome::Failed { cause, .. }) = scheduler.outcome(ids[2]).await.expect("a task") else {
         panic!("failed")
@@ -65,10 +68,111 @@ async fn a_person_decides(scheduler: impl Scheduler + Clone, inbox: impl Inbox) 
     assert_eq!((resumed.task.id, resumed.preempted), (ids[0], None));
 }
 
+/// Whoever fails may take the last way out from others.
+async fn what_follows_from_a_failure_is_looked_at_too(scheduler: impl Scheduler + Clone) {
+    let session = scheduler.join(&Profile::new(SwarmId::from_static("one"))).await.expect("a session");
+    let granted = claimed(&scheduler, &session, 4).await;
+    let ids: Vec<_> = granted.iter().map(|grant| grant.task.id).collect();
+    let mut either = Blocker::new("it waits").with_any();
+    either.on = vec![ids[1], ids[3]];
+    let ended = scheduler.end(vec![(granted[2].lease, Ending::Block(either))], None).await.expect("no error").ended;
+    assert!(ended[0].is_ok());
+    block(&scheduler, &granted[3], [ids[2]]).await;
+    block(&scheduler, &granted[0], [ids[1]]).await;
+    // The last to be blocked fails, and then the two that are left wait for each other.
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    block(&scheduler, &granted[1], [ids[0]]).await;
+    assert_eq!(scheduler.wait_graph(&[]).await.expect("a graph").stuck().len(), 0);
+    let failed = scheduler.stats().await.expect("stats").count(TaskState::Failed);
+    assert_eq!((failed, scheduler.task(ids[1]).await.expect("a task").state), (2, TaskState::Failed));
+}
+
+/// Somebody else acts while it decides.
+#[derive(Debug)]
+struct Meddled {
+    scheduler: s2_coordinator::RedisScheduler,
+    runtime: tokio::runtime::Handle,
+    times: AtomicUsize,
+}
+
+impl Release for Meddled {
+    fn release(&self, ring: &[&Waiter]) -> Option<Way> {
+        if self.times.fetch_add(1, Ordering::Relaxed) == 0 {
+            let (scheduler, runtime) = (self.scheduler.clone(), self.runtime.clone());
+            // The last of those that are blocked.
+            let unblock = async move {
+                let all = scheduler.list(&Tasks::all()).await.expect("tasks").items;
+                assert!(scheduler.unblock(all[2].task.id).await.expect("a task"));
+            };
+            std::thread::spawn(move || runtime.block_on(unblock)).join().expect("no panic");
+        }
+        LongestWaiter.release(ring)
+    }
+}
+
+/// Two wait for each other, and one of them for either of two others, of which somebody lets one go on meanwhile: that is a way
+/// out, though the ring is still there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_way_out_that_opens_meanwhile_counts() {
+    let server = RedisServer::start_volatile();
+    let other = RedisStore::connect(&server.url(), FLEET).await.expect("a fleet").scheduler();
+    let (runtime, times) = (tokio::runtime::Handle::current(), AtomicUsize::new(0));
+    let meddled = RedisStore::builder(FLEET).with_release(Meddled { scheduler: other, runtime, times });
+    let scheduler = meddled.connect(&server.url()).await.expect("a fleet").scheduler();
+    let session = scheduler.join(&Profile::new(SwarmId::from_static("one"))).await.expect("a session");
+    let granted = claimed(&scheduler, &session, 3).await;
+    let ids: Vec<_> = granted.iter().map(|grant| grant.task.id).collect();
+    let mut either = Blocker::new("it waits").with_any();
+    either.on = vec![ids[1], ids[2]];
+    let ended = scheduler.end(vec![(granted[0].lease, Ending::Block(either))], None).await.expect("no error").ended;
+    assert!(ended[0].is_ok());
+    block(&scheduler, &granted[1], [ids[0]]).await;
+    block(&scheduler, &granted[2], [ids[0]]).await;
+    let mut states = Vec::new();
+    for id in ids {
+        states.push(scheduler.task(id).await.expect("a task").state);
+    }
+    assert_eq!(states, [TaskState::Blocked, TaskState::Blocked, TaskState::Ready]);
+}
+
+/// Takes its time.
+#[derive(Debug)]
+struct Slow;
+
+impl Release for Slow {
+    fn release(&self, ring: &[&Waiter]) -> Option<Way> {
+        std::thread::sleep(Duration::from_millis(200));
+        LongestWaiter.release(ring)
+    }
+}
+
+/// A host may poll several calls in turns: one that it does not get round to holds up no other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_nobody_polls_holds_up_no_other() {
+    let server = RedisServer::start_volatile();
+    let store = RedisStore::builder(FLEET).with_release(Slow).connect(&server.url()).await.expect("a fleet");
+    let scheduler = store.scheduler();
+    let session = scheduler.join(&Profile::new(SwarmId::from_static("one"))).await.expect("a session");
+    let granted = claimed(&scheduler, &session, 4).await;
+    let ids: Vec<_> = granted.iter().map(|grant| grant.task.id).collect();
+    block(&scheduler, &granted[0], [ids[1]]).await;
+    block(&scheduler, &granted[2], [ids[3]]).await;
+    let mut closes = std::pin::pin!(block(&scheduler, &granted[1], [ids[0]]));
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut closes).await.is_err(), "it waits for the policy");
+    let closes_too = block(&scheduler, &granted[3], [ids[2]]);
+    tokio::time::timeout(crate::LONG, closes_too).await.expect("it does not wait for the other");
+    closes.await;
+    assert_eq!(scheduler.stats().await.expect("stats").count(TaskState::Ready), 2);
+}
+
 #[tokio::test]
 async fn in_memory() {
     let store = || MemoryStore::builder();
     who_was_blocked_last_fails(store().with_release(AbortLatest).build().expect("a fleet").scheduler()).await;
+    what_follows_from_a_failure_is_looked_at_too(
+        store().with_release(AbortLatest).build().expect("a fleet").scheduler(),
+    )
+    .await;
     let nobody = store().with_release(Nobody).build().expect("a fleet");
     a_person_decides(nobody.scheduler(), nobody.inbox()).await;
     let nonsense = store().with_release(Nonsense).build().expect("a fleet");

@@ -13,11 +13,13 @@ use s2_tests::workers::{Worker, is_worker};
 
 use crate::{FLEET, LONG, block, claimed, task};
 
+const LEASE: Duration = Duration::from_secs(2);
+
 fn config() -> Config {
     let mut config = Config::default();
     // A process that is gone is noticed soon.
     config.ack_timeout = Duration::from_secs(1);
-    config.lease = Duration::from_secs(2);
+    config.lease = LEASE;
     config.resume_window = Duration::from_secs(1);
     config.attempts = 100;
     config
@@ -211,6 +213,16 @@ async fn ring(url: String, nth: u32, bits: u64) {
         if since.elapsed() > LONG {
             let graph = scheduler.wait_graph(&[]).await.expect("a graph");
             panic!("{name} of {size}, {killed} killed: {:?}\n{}", scheduler.stats().await, graph.to_dot());
+        }
+        // A lease and a second later there is no ring left; one that closes just now is not there any more when it is looked at
+        // again.
+        if since.elapsed() > LEASE + Duration::from_secs(1) {
+            let stuck = scheduler.wait_graph(&[]).await.expect("a graph").stuck();
+            if !stuck.is_empty() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let still = scheduler.wait_graph(&[]).await.expect("a graph").stuck();
+                assert!(still.is_disjoint(&stuck), "{name}: {stuck:?} wait for each other");
+            }
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -613,6 +613,7 @@ impl World {
         (blocker.awaited, blocker.needs) = (how.awaited, if how.any { Needs::Any } else { Needs::All });
         blocker.on = on.iter().filter_map(|on| latest(&self.tasks, *on)).collect();
         let mut on: Vec<Nth> = blocker.on.iter().map(|id| self.nth(*id)).collect();
+        let reason = (how.reason, on.is_empty());
         let help = new.map(|new| self.task(&new));
         if let Some((task, _)) = &help {
             blocker = blocker.with_help(task.clone());
@@ -627,7 +628,7 @@ impl World {
             self.tasks.push(submitted[0].id);
             on.push(self.model.submit(model));
         }
-        self.model.block(held.0, &on, how.awaited, how.any, how.reason);
+        self.model.block(held.0, &on, how.awaited, how.any, reason);
     }
 
     async fn fail(&mut self, lease: usize, retry: Retry, delay: Option<u64>) {

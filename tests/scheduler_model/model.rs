@@ -250,9 +250,7 @@ impl Model {
                 At::Claimed { deadline, .. } => Some((deadline, 0, nth)),
                 At::Delayed(at) => Some((at, 2, nth)),
                 At::Resumable { until, .. } => Some((until, 3, nth)),
-                At::Blocked { .. } => {
-                    task.wait.as_ref().filter(|wait| !wait.again).map(|wait| (wait.since + LONGEST_WAIT, 5, nth))
-                }
+                At::Blocked { .. } | At::Waiting => task.wait.as_ref().map(|wait| (wait.since + LONGEST_WAIT, 5, nth)),
                 _ => None,
             };
             let overdue = task.deadline.filter(|_| !task.is_finished()).map(|at| (at, 1, nth));
@@ -471,7 +469,9 @@ impl Model {
         found.contains(&to)
     }
 
-    pub(crate) fn block(&mut self, nth: Nth, on: &[Nth], awaited: bool, any: bool, reason: usize) {
+    pub(crate) fn block(&mut self, nth: Nth, on: &[Nth], awaited: bool, any: bool, reason: (usize, bool)) {
+        // New help is told by the reason.
+        let (reason, is_new) = reason;
         let At::Claimed { name, number, lease, .. } = self.tasks[nth].at else { return };
         let mut on = on.to_vec();
         on.sort_unstable();
@@ -479,7 +479,8 @@ impl Model {
         let failures = self.tasks[nth].failures;
         let mut again = false;
         if let Some(released) = &mut self.tasks[nth].released {
-            let same = released.from.reason == reason || released.from.on.iter().any(|task| on.contains(task));
+            let same =
+                is_new && released.from.reason == reason || released.from.on.iter().any(|task| on.contains(task));
             again = same && released.failures == failures;
             released.latest = None;
         }
