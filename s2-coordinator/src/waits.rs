@@ -188,8 +188,9 @@ impl WaitGraph {
         Some(ring)
     }
 
-    /// Why those in a ring are stuck, besides the ring itself: the ones of which one would be enough, there and among those
-    /// whom they wait for, with all that they wait for.
+    /// What a step has to check besides a ring before it opens it: those of which one would be enough, in the ring and among
+    /// those whom it waits for, with all that they wait for.
+    #[cfg(feature = "redis")]
     pub(crate) fn witness(&self, ring: &[&Waiter]) -> Vec<&Waiter> {
         let stuck = self.stuck();
         let mut next: Vec<TaskId> = ring.iter().map(|waiter| waiter.task).collect();
