@@ -13,6 +13,7 @@ use crate::invalid::Invalid;
 use crate::lease::Lease;
 use crate::new_task::{NewTask, When};
 use crate::registry::Profile;
+use crate::time::millis;
 
 /// The limits of a fleet. The defaults suit agents that exchange documents, not films.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -318,6 +319,5 @@ fn check_ms(limit: &'static str, what: &str, actual: Duration, max: Duration) ->
     if actual <= max {
         return Ok(());
     }
-    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    Err(Error::LimitExceeded { limit, what: what.to_owned(), actual: ms(actual), max: ms(max) })
+    Err(Error::LimitExceeded { limit, what: what.to_owned(), actual: millis(actual), max: millis(max) })
 }

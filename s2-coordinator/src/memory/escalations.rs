@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::escalation::{Escalation, EscalationId, NewEscalation, Raised, Resolution};
 use crate::limits::{Limits, check};
 use crate::name::Subject;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 
 #[derive(Debug, Default)]
 pub(super) struct InboxState {
@@ -79,7 +79,7 @@ impl InboxState {
             .with("id", id.get())
             .with("by", resolution.by.clone())
             .with("decision", resolution.decision.clone())
-            .with("waited_ms", u64::try_from(now.since(escalation.raised).as_millis()).unwrap_or(u64::MAX))
+            .with("waited_ms", millis(now.since(escalation.raised)))
             .with_trace(escalation.trace);
         self.resolved.insert(id, (now, resolution));
         Ok(Some(record))

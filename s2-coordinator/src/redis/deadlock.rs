@@ -6,12 +6,10 @@
 //! a process dies on the way, the mark is there for the next.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-use tokio::sync::watch;
 
 use crate::dependency::TaskId;
 use crate::error::Error;
+use crate::redis::passes::Pass;
 use crate::redis::reply::Reply;
 use crate::redis::scripts::{TASKS_RELEASE, TASKS_SUSPECTS, TASKS_WAITS};
 use crate::redis::store::{Call, Shared};
@@ -32,61 +30,42 @@ struct Suspect {
     graph: WaitGraph,
 }
 
-/// A pass over all suspects, which begins after it was asked for.
-pub(super) struct Pass {
-    nth: u64,
-    ended: watch::Receiver<u64>,
+/// Whoever makes passes over all suspects. A runtime that ends may drop it at any time.
+struct Opener {
+    shared: Arc<Shared>,
+    is_done: bool,
 }
 
-/// Says that nobody makes passes, also when the runtime was shut down on the way: then the next call has another made.
-struct Running<'a>(&'a Shared);
+impl Opener {
+    async fn run(mut self) {
+        while let Some(nth) = self.shared.passes.begin() {
+            if let Err(error) = self.shared.try_open_rings().await {
+                tracing::debug!(%error, "tasks may wait for each other; the next call looks again");
+            }
+            self.shared.passes.end(nth);
+        }
+        self.is_done = true;
+    }
+}
 
-impl Drop for Running<'_> {
+impl Drop for Opener {
     fn drop(&mut self) {
-        let passes = &self.0.passes;
-        passes.runs.store(false, Ordering::Release);
-        passes.ended.send_replace(passes.begun.load(Ordering::Acquire));
+        if !self.is_done {
+            self.shared.passes.abandon();
+        }
     }
 }
 
 impl Shared {
-    /// Has somebody look at tasks that may wait for each other: here, in a task of its own, so that it does not depend on
-    /// whether anybody waits for it. If it fails, they stay marked, and the next call has them looked at.
+    /// Has somebody look at tasks that may wait for each other: apart from whoever calls, so that it does not depend on
+    /// whether the call is polled. If it fails, they stay marked, and the next call has them looked at.
     pub(super) fn open_rings(self: &Arc<Self>) -> Pass {
-        let nth = self.passes.begun.load(Ordering::Acquire) + 1;
-        self.passes.wanted.fetch_max(nth, Ordering::AcqRel);
-        let pass = Pass { nth, ended: self.passes.ended.subscribe() };
-        if !self.passes.runs.swap(true, Ordering::AcqRel) {
-            tokio::spawn(Arc::clone(self).make_passes());
+        let pass = self.passes.ask();
+        if pass.is_first {
+            // Made here, not in the task, which may be dropped before its first poll.
+            self.spawn(Opener { shared: Arc::clone(self), is_done: false }.run());
         }
         pass
-    }
-
-    async fn make_passes(self: Arc<Self>) {
-        let passes = &self.passes;
-        loop {
-            let running = Running(&self);
-            let mut nth = 0;
-            while passes.wanted.load(Ordering::Acquire) > nth {
-                nth = passes.begun.fetch_add(1, Ordering::AcqRel) + 1;
-                if let Err(error) = self.try_open_rings().await {
-                    tracing::debug!(%error, "tasks may wait for each other; the next call looks again");
-                }
-                passes.ended.send_replace(nth);
-            }
-            drop(running);
-            // Whoever asked in between has seen that it runs.
-            if passes.wanted.load(Ordering::Acquire) <= nth || passes.runs.swap(true, Ordering::AcqRel) {
-                return;
-            }
-        }
-    }
-
-    /// Waits until a pass has ended.
-    pub(super) async fn opened(pass: Pass) {
-        let Pass { nth, mut ended } = pass;
-        // The sender lives as long as whoever waits.
-        drop(ended.wait_for(|ended| *ended >= nth).await);
     }
 
     async fn try_open_rings(&self) -> Result<(), Error> {
@@ -120,29 +99,28 @@ impl Shared {
     }
 
     /// The next task that may wait for itself, after this one was looked at.
-    async fn next_suspect(&self, cleared: Option<(TaskId, u64)>) -> Result<Option<Suspect>, Error> {
-        let (task, mark) = cleared.unwrap_or_default();
-        let mut call = self.call_again(TASKS_SUSPECTS);
-        call.number(task);
-        call.number(mark);
-        call.number(PAGE);
-        let mut answer = self.heard(call).await?;
-        // This very step may have marked another.
-        while answer.get(3).and_then(Reply::as_u64).is_some_and(|word| word > 0)
-            && answer.get(1).and_then(Reply::as_list).is_some_and(<[_]>::is_empty)
-        {
+    async fn next_suspect(&self, mut cleared: Option<(TaskId, u64)>) -> Result<Option<Suspect>, Error> {
+        loop {
+            let (task, mark) = cleared.take().unwrap_or_default();
             let mut call = self.call_again(TASKS_SUSPECTS);
-            [0, 0, PAGE].iter().for_each(|number| call.number(number));
-            answer = self.heard(call).await?;
+            call.number(task);
+            call.number(mark);
+            call.number(PAGE);
+            let answer = self.heard(call).await?;
+            let unexpected = || Call::unexpected(TASKS_SUSPECTS, &answer);
+            let (task, mark, found) = match answer.get(1).and_then(Reply::as_list).ok_or_else(unexpected)? {
+                [task, mark, found] => (task.as_u64(), mark.as_u64(), waiters(found)),
+                // This very step may have marked another.
+                [] if answer.get(3).and_then(Reply::as_u64).is_some_and(|word| word > 0) => continue,
+                [] => return Ok(None),
+                _ => return Err(unexpected()),
+            };
+            let task = TaskId::new(task.ok_or_else(unexpected)?);
+            let mut graph: WaitGraph = found.ok_or_else(unexpected)?.into_iter().collect();
+            let missing = graph.missing();
+            self.complete(&mut graph, missing).await?;
+            return Ok(Some(Suspect { task, mark: mark.ok_or_else(unexpected)?, graph }));
         }
-        let unexpected = || Call::unexpected(TASKS_SUSPECTS, &answer);
-        let said = answer.get(1).and_then(Reply::as_list).ok_or_else(unexpected)?;
-        let [task, mark, found] = said else { return if said.is_empty() { Ok(None) } else { Err(unexpected()) } };
-        let (task, mark) = (task.as_u64().ok_or_else(unexpected)?, mark.as_u64().ok_or_else(unexpected)?);
-        let mut graph: WaitGraph = waiters(found).ok_or_else(unexpected)?.into_iter().collect();
-        let missing = graph.missing();
-        self.complete(&mut graph, missing).await?;
-        Ok(Some(Suspect { task: TaskId::new(task), mark, graph }))
     }
 
     /// Reads these tasks, and all that they wait for.
@@ -194,9 +172,8 @@ pub(super) fn waiters(said: &Reply) -> Option<Vec<Waiter>> {
 
 fn waiter(said: &Reply) -> Option<Waiter> {
     let number = |nth: usize| said.get(nth)?.as_u64();
-    let session = Some(said.get(2)?.as_str()?).filter(|name| !name.is_empty());
     let mut waiter = Waiter::new(TaskId::new(number(0)?), task::state(said.get(1)?)?);
-    waiter.session = session.map(str::parse).transpose().ok()?;
+    waiter.session = task::session(said.get(2)?)?;
     waiter.needs = if number(3)? == 1 { Needs::Any } else { Needs::All };
     waiter.blocked = Some(number(4)?).filter(|at| *at > 0).map(Timestamp::from_micros);
     waiter.again = number(5)? == 1;

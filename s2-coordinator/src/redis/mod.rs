@@ -14,6 +14,7 @@ mod script;
 mod scripts;
 mod post;
 mod link;
+mod passes;
 // What events and letters look like there.
 mod codec;
 // The fleet.

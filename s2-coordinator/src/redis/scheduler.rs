@@ -216,18 +216,14 @@ fn why(said: &Reply, lease_of: TaskId) -> Option<Why> {
         said.get(nth)?.as_list()?.chunks(2).map(one).collect::<Option<Vec<_>>>()
     };
     let link = |said: &Reply| {
-        let session = Some(said.get(2)?.as_str()?).filter(|name| !name.is_empty());
-        let session = session.map(str::parse).transpose().ok()?;
-        Some(Link { task: TaskId::new(said.get(0)?.as_u64()?), state: task::state(said.get(1)?)?, session })
+        let (task, state) = (TaskId::new(said.get(0)?.as_u64()?), task::state(said.get(1)?)?);
+        Some(Link { task, state, session: task::session(said.get(2)?)? })
     };
     let chain = |nth: usize| said.get(nth)?.as_list()?.iter().map(link).collect::<Option<Vec<_>>>();
     Some(match text(0)? {
-        "waiting" => Why::Waiting {
-            on: waits(1)?,
-            count: number(2)?,
-            chain: chain(3)?,
-            deserted: Some(text(4)?).filter(|name| !name.is_empty()).map(str::parse).transpose().ok()?,
-        },
+        "waiting" => {
+            Why::Waiting { on: waits(1)?, count: number(2)?, chain: chain(3)?, deserted: task::session(said.get(4)?)? }
+        }
         "deadlocked" => Why::Deadlocked {
             session: session(1)?,
             reason: text(2)?.to_owned().into(),

@@ -104,13 +104,14 @@ const PRELUDE: [&str; 11] = [
     include_str!("lua/prelude/finish.lua"),
 ];
 
-const TASKS: [&str; 12] = [
+const TASKS: [&str; 13] = [
     include_str!("lua/tasks/hash.lua"),
     include_str!("lua/tasks/task.lua"),
     include_str!("lua/tasks/queue.lua"),
     include_str!("lua/tasks/own.lua"),
     include_str!("lua/tasks/session.lua"),
     include_str!("lua/tasks/flow.lua"),
+    include_str!("lua/tasks/progress.lua"),
     include_str!("lua/tasks/deadlock.lua"),
     include_str!("lua/tasks/submit.lua"),
     include_str!("lua/tasks/claim.lua"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use redis::Cmd;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::random::Random;
 use crate::redis::failure::Failure;
 use crate::redis::link::{Link, Pushing};
+use crate::redis::passes::Passes;
 use crate::redis::post::Post;
 use crate::redis::reply::Reply;
 use crate::redis::script::Script;
@@ -70,28 +71,6 @@ pub(super) struct Shared {
     numbers: AtomicU64,
     lanes: Mutex<Vec<u32>>,
     last_lane: AtomicU64,
-}
-
-/// Passes over what may wait for itself: one at a time, in a task of its own, for all who have asked before it began.
-#[derive(Debug)]
-pub(super) struct Passes {
-    /// How many have begun, and how many are wanted.
-    pub(super) begun: AtomicU64,
-    pub(super) wanted: AtomicU64,
-    pub(super) runs: AtomicBool,
-    /// Which was the last to end.
-    pub(super) ended: watch::Sender<u64>,
-}
-
-impl Default for Passes {
-    fn default() -> Self {
-        Self {
-            begun: AtomicU64::new(0),
-            wanted: AtomicU64::new(0),
-            runs: AtomicBool::new(false),
-            ended: watch::Sender::new(0),
-        }
-    }
 }
 
 /// What a builder has settled.
@@ -204,7 +183,7 @@ impl RedisStore {
             None | Some(0) => {}
             // Another call has seen it first, and waits for it.
             Some(1) => drop(self.shared.open_rings()),
-            Some(_) => Shared::opened(self.shared.open_rings()).await,
+            Some(_) => self.shared.open_rings().ended().await,
         }
         if let (Some("ok" | "waits"), Some(due)) =
             (answer.get(0).and_then(Reply::as_str), answer.get(2).and_then(Reply::as_u64))
@@ -214,12 +193,9 @@ impl RedisStore {
         Ok(answer)
     }
 
-    /// Does something that nobody waits for: here, or where the keeper runs.
+    /// Does something that nobody waits for.
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let keeper = || self.shared.runtime.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(runtime) = Handle::try_current().ok().or_else(keeper) {
-            runtime.spawn(work);
-        }
+        self.shared.spawn(work);
     }
 
     /// Something is due at `at`: this process sees to it.
@@ -286,6 +262,14 @@ impl Shared {
             exists.arg(format!("{}{key}", self.prefix));
         }
         usize::try_from(self.link.ask(&exists).await?.as_int()?).ok()
+    }
+
+    /// Does something apart from who asks for it: here, or where the keeper runs.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let keeper = || self.runtime.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(runtime) = Handle::try_current().ok().or_else(keeper) {
+            runtime.spawn(work);
+        }
     }
 
     pub(super) fn arm(&self, at: Timestamp) {

@@ -354,11 +354,15 @@ pub(super) fn state(reply: &Reply) -> Option<TaskState> {
 /// A task and where it is: after the task state, failures, session.
 pub(super) fn status(reply: &Reply) -> Option<TaskStatus> {
     let failures = u32::try_from(reply.get(5)?.as_u64()?).ok()?;
-    let session = match reply.get(6)?.as_str()? {
-        "" => None,
-        session => Some(session.parse().ok()?),
-    };
-    Some(TaskStatus::new(Arc::new(task(reply)?), state(reply.get(4)?)?, failures, session))
+    Some(TaskStatus::new(Arc::new(task(reply)?), state(reply.get(4)?)?, failures, session(reply.get(6)?)?))
+}
+
+/// The name of a session, or none where it is empty.
+pub(super) fn session(reply: &Reply) -> Option<Option<SwarmId>> {
+    match reply.as_str()? {
+        "" => Some(None),
+        session => session.parse().ok().map(Some),
+    }
 }
 
 /// What became of tasks: numbers and whether each was there already, in turn.

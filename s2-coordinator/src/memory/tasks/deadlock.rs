@@ -2,44 +2,20 @@
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::dependency::TaskId;
-use crate::entry::{Record, Value};
+use crate::entry::Record;
 use crate::escalation::NewEscalation;
 use crate::lease::Preempted;
 use crate::memory::effects::Effects;
 use crate::memory::tasks::slot::{Released, Slot, State};
-use crate::memory::tasks::{Tasks, named, record};
+use crate::memory::tasks::{Tasks, list, named, record};
 use crate::name::Subject;
 use crate::outcome::Cause;
 use crate::release::{Way, longest_waiter};
 use crate::severity::Severity;
-use crate::task::TaskState;
-use crate::time::Timestamp;
+use crate::time::millis;
 use crate::waits::{WaitGraph, Waiter};
-
-/// When anything last made progress.
-#[derive(Debug)]
-pub(super) struct Progress {
-    at: Timestamp,
-    /// Whether there was nothing to do.
-    idle: bool,
-    /// Whether a person knows that it is too long ago.
-    told: bool,
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self { at: Timestamp::EPOCH, idle: true, told: false }
-    }
-}
-
-impl Progress {
-    pub(super) const fn happened(&mut self, now: Timestamp) {
-        (self.at, self.told) = (now, false);
-    }
-}
 
 impl Tasks {
     /// Looks whether tasks that have lost a way out wait for ever, and sees that they do not. Only such a task can have closed a
@@ -134,7 +110,7 @@ impl Tasks {
 
     /// A task waits for nothing but a person any more.
     fn leave_to_a_person(&mut self, id: TaskId, cycle: Vec<TaskId>, fx: &mut Effects) {
-        self.escalate("deadlock", id, "tasks wait for each other, and none may go on", &cycle, fx);
+        ask("deadlock", id, "tasks wait for each other, and none may go on", &cycle, fx);
         if self.slots.get(&id).is_some_and(|slot| matches!(slot.state, State::Waiting)) {
             // Its session is gone: there is nobody to wait.
             return self.preempt(id, cycle, fx);
@@ -169,54 +145,11 @@ impl Tasks {
         self.progress.happened(fx.now);
         self.tell(id, fx);
     }
-
-    /// Asks a person about a task. If there are too many such questions already, what the journal says must do.
-    pub(super) fn escalate(&self, what: &str, id: TaskId, reason: &'static str, tasks: &[TaskId], fx: &mut Effects) {
-        let Ok(key) = Subject::new(format!("{what}:{id}")) else { return };
-        let payload = serde_json::to_vec(tasks).unwrap_or_default();
-        drop(fx.escalate(NewEscalation::new(key, reason).with_payload(payload)));
-    }
-
-    /// Whether there is anything that should go on.
-    fn has_work(&self) -> bool {
-        [TaskState::Ready, TaskState::Claimed, TaskState::Blocked].iter().any(|state| self.counts[*state as usize] > 0)
-    }
-
-    /// When the fleet has stood still for too long; never, if a person knows already.
-    pub(super) fn flat_at(&self, fx: &Effects) -> Timestamp {
-        let Progress { at, idle, told } = self.progress;
-        if idle || told { Timestamp::MAX } else { at + fx.config.flatline }
-    }
-
-    /// Notices when there is something to do again.
-    pub(super) fn watch_progress(&mut self, fx: &mut Effects) {
-        let idle = !self.has_work();
-        let was_idle = std::mem::replace(&mut self.progress.idle, idle);
-        if was_idle && !self.progress.idle {
-            self.progress.happened(fx.now);
-        }
-        fx.arm(self.flat_at(fx));
-    }
-
-    /// Nothing has moved for too long.
-    pub(super) fn flatline(&mut self, fx: &mut Effects) {
-        if self.flat_at(fx) > fx.now {
-            return;
-        }
-        self.progress.told = true;
-        let unfinished = self.stats().unfinished();
-        let entry = Record::new("fleet", "flatline", "fleet").with("idle_ms", millis(fx.now.since(self.progress.at)));
-        fx.journal(entry.with("unfinished", unfinished).with_severity(Severity::High));
-        if let Ok(key) = Subject::new("flatline") {
-            drop(fx.escalate(NewEscalation::new(key, "nothing has moved for too long")));
-        }
-    }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn list(tasks: &[TaskId]) -> Value {
-    Value::List(tasks.iter().map(|task| task.get().into()).collect())
+/// Asks a person about a task. If there are too many such questions already, what the journal says must do.
+pub(super) fn ask(what: &str, id: TaskId, reason: &'static str, tasks: &[TaskId], fx: &mut Effects) {
+    let Ok(key) = Subject::new(format!("{what}:{id}")) else { return };
+    let payload = serde_json::to_vec(tasks).unwrap_or_default();
+    drop(fx.escalate(NewEscalation::new(key, reason).with_payload(payload)));
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use crate::dependency::{OnFailure, TaskId, TaskRef};
 use crate::ending::{Blocker, Ended, Ending, Retry};
-use crate::entry::Value;
 use crate::error::Error;
 use crate::lease::{Claim, Lease};
 use crate::memory::effects::Effects;
+use crate::memory::tasks::deadlock::ask;
 use crate::memory::tasks::plan::{Planned, Target};
 use crate::memory::tasks::slot::{Blocked, Hold, State};
-use crate::memory::tasks::{Tasks, Timer, named, record};
+use crate::memory::tasks::{Tasks, Timer, list, named, record};
 use crate::memory::topics::Topics;
 use crate::outcome::{Cause, Completion, Outcome, Run, RunEnd};
 use crate::scheduler::EndedAll;
@@ -203,7 +203,7 @@ impl Tasks {
                 .with("token", hold.token.get())
                 .with("reason", blocker.reason.clone())
                 .with("requires", blocker.requires.to_string())
-                .with("on", Value::List(waits.iter().map(|on| on.get().into()).collect())),
+                .with("on", list(&waits)),
         );
         let blocked = Blocked {
             by: hold.by.clone(),
@@ -225,7 +225,7 @@ impl Tasks {
             }
         }
         if again {
-            self.escalate("blocked_again", id, "a task was released and is blocked on the same again", &waits, fx);
+            ask("blocked_again", id, "a task was released and is blocked on the same again", &waits, fx);
         }
         let is_done =
             |on: &TaskId| self.slots.get(on).and_then(|slot| slot.outcome()).is_some_and(|it| it.result().is_some());

@@ -9,11 +9,12 @@ mod queue;
 mod own;
 mod sessions;
 mod flow;
+mod progress;
+mod deadlock;
 mod plan;
 mod submit;
 mod claim;
 mod end;
-mod deadlock;
 mod control;
 mod registry;
 mod sweep;
@@ -22,12 +23,12 @@ mod look;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::dependency::{TaskId, TaskRef};
-use crate::entry::Record;
+use crate::entry::{Record, Value};
 use crate::error::Error;
 use crate::lease::Loss;
 use crate::memory::effects::Effects;
-use crate::memory::tasks::deadlock::Progress;
 use crate::memory::tasks::own::OwnQueues;
+use crate::memory::tasks::progress::Progress;
 use crate::memory::tasks::queue::Queues;
 use crate::memory::tasks::sessions::Sessions;
 use crate::memory::tasks::slot::{Slot, State};
@@ -322,4 +323,9 @@ fn record(operation: &'static str, id: TaskId) -> Record {
 /// A name as a parameter of an entry.
 fn named(name: &SwarmId) -> Text {
     name.to_text()
+}
+
+/// Tasks as a parameter of an entry.
+fn list(tasks: &[TaskId]) -> Value {
+    Value::List(tasks.iter().map(|task| task.get().into()).collect())
 }

@@ -1,7 +1,7 @@
 -- Handing tasks out.
 
 -- What the other parts use of it.
-local describe_grant, lease_end, grant, claim_tasks, hand_out
+local describe_grant, renew, grant, claim_tasks, hand_out
 
 do
 
@@ -18,10 +18,18 @@ function describe_grant(rec)
 end
 
 -- When a lease ends that is granted or renewed now.
-function lease_end(rec)
+local function lease_end(rec)
   local terms = terms_of(rec)
   local ends = at_most(at_most(now + terms.lease, rec.progressed + C.progress), NEVER)
   return terms.timeout > 0 and at_most(ends, rec.started + terms.timeout) or ends
+end
+
+-- Moves the end of a claim to one lease from now. Answers with it.
+function renew(rec)
+  rec.till = lease_end(rec)
+  arm_timer(DUE.lease .. rec.name16, rec.till)
+  touch(rec)
+  return rec.till
 end
 
 -- Gives a task to a session, which perhaps resumes a claim that was ended by blocking.
@@ -34,7 +42,7 @@ function grant(rec, session, resumes)
     drop(rec.name16 .. 'b')
     without(rec, FLAG.blocker)
   end
-  deadlock.moved()
+  progress.moved()
   without(rec, FLAG.awaited)
   with(rec, FLAG.had)
   rec.number, rec.holder, rec.token, rec.resumes, rec.started = session.n, session.name, token, resumes or 0, now

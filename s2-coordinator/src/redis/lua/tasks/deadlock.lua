@@ -1,8 +1,8 @@
--- Tasks that wait for each other, or for too long, and a fleet that stands still.
+-- Tasks that wait for each other, or for too long.
 --
 -- A step that takes a way out from a task looks a little whether that one may wait for itself from now on. If it may, it is a
--- suspect: `rings` has them by a number that rises each time. Whichever process hears of it reads what the task
--- waits for, finds the ring, and says who is to go on, which another step does if the ring is still there.
+-- suspect: `rings` has them by a number that rises each time. Whichever process hears of it reads what the task waits for, finds
+-- the ring, and says who is to go on, which another step does if the ring is still there.
 
 do
 
@@ -74,60 +74,11 @@ function deadlock.word()
   return M.suspects == 0 and 0 or marked and 2 or 1
 end
 
--- A suspect was looked at, unless there is more to look at by now. Answers whether there was not.
+-- A suspect was looked at, unless there is more to look at by now.
 function deadlock.clear(name16, mark)
-  if tonumber(call('ZSCORE', P .. 'rings', name16) or -1) ~= mark then
-    return false
+  if tonumber(call('ZSCORE', P .. 'rings', name16) or -1) == mark then
+    M.suspects, M.changed = at_least(M.suspects - call('ZREM', P .. 'rings', name16), 0), true
   end
-  M.suspects, M.changed = at_least(M.suspects - call('ZREM', P .. 'rings', name16), 0), true
-  return true
-end
-
--- These tasks and what they wait for, and so on, the nearest first, at most so many: number, state, session, whether one is
--- enough, since when somebody has blocked it or 0, whether that is so again, and what it waits for.
-function deadlock.waiters(names, most)
-  local seen_, next_, found = {}, {}, {}
-  local function add(name)
-    if not seen_[name] then
-      seen_[name] = true
-      next_[#next_ + 1] = name
-    end
-  end
-  table.sort(names)
-  for _, name in ipairs(names) do
-    add(name)
-  end
-  local nth, read_ahead = 1, 0
-  while next_[nth] and #found < most do
-    if nth > read_ahead then
-      read_ahead = at_most(#next_, nth + most - #found - 1)
-      local fields = {}
-      for place = nth, read_ahead do
-        local name = next_[place]
-        fields[#fields + 1], fields[#fields + 2], fields[#fields + 3] = name, name .. 'w', name .. 'b'
-      end
-      fetch(fields)
-    end
-    local rec = find_named(next_[nth])
-    if rec then
-      local on, wait = {}, wait_of(rec)
-      for place, edge in ipairs(waits_of(rec)) do
-        on[place] = edge[1]
-      end
-      table.sort(on)
-      for _, id in ipairs(on) do
-        add(id16(id))
-      end
-      local session = (rec.state == READY and rec.assignee) or
-        ((rec.state == CLAIMED or rec.state == BLOCKED or rec.state == RESUMABLE) and rec.holder) or ''
-      found[#found + 1] = {
-        rec.id, STATES[rec.state], session, wait and wait.any and 1 or 0, wait and wait.since or 0,
-        wait and wait.again and 1 or 0, on,
-      }
-    end
-    nth = nth + 1
-  end
-  return found
 end
 
 -- Asks a person about a task. If there are too many such questions already, what the journal says must do.
@@ -148,12 +99,6 @@ function deadlock.leave_to_a_person(rec, cycle)
   write(rec.name16 .. 'b', cmsgpack.pack(said))
 end
 
--- Something has moved.
-function deadlock.moved()
-  T.progress = now
-  T.flat = T.flat == 2 and 1 or T.flat
-end
-
 -- A task that somebody has blocked goes on without what it waits for.
 function deadlock.preempt(rec, cycle)
   local wait = wait_of(rec)
@@ -169,7 +114,7 @@ function deadlock.preempt(rec, cycle)
     -- Its session is gone, and others take it up.
     make_ready(rec, now)
   end
-  deadlock.moved()
+  progress.moved()
   tell(rec)
 end
 
@@ -196,34 +141,6 @@ function deadlock.is_again(rec, waits, reason)
   before_[1] = 0
   write(rec.name16 .. 'p', cmsgpack.pack(before_))
   return again and before_[4] == rec.failures
-end
-
--- When the fleet has stood still for too long; never, if there is nothing to do, or a person knows already.
-function deadlock.flat_at()
-  return T.flat == 1 and at_most(T.progress + C.flatline, NEVER) or NEVER
-end
-
--- Notices when there is something to do again.
-function deadlock.watch()
-  if T[READY] + T[CLAIMED] + T[BLOCKED] == 0 then
-    T.flat = 0
-  elseif T.flat == 0 then
-    T.flat, T.progress = 1, now
-  end
-  note_due(deadlock.flat_at())
-end
-
--- Nothing has moved for too long.
-function deadlock.flatline()
-  if deadlock.flat_at() > now then
-    return
-  end
-  T.flat = 2
-  journal {
-    component = 'fleet', operation = 'flatline', subject = 'fleet', severity = 'HIGH',
-    params = { 'idle_ms', math.floor((now - T.progress) / 1000), 'unfinished', T[0] + T[1] + T[2] + T[3] + T[4] + T[5] },
-  }
-  escalate { key = 'flatline', reason = 'nothing has moved for too long', payload = '', severity = 'HIGH' }
 end
 
 end

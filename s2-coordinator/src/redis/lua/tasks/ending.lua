@@ -5,6 +5,8 @@ local release_task, read_ending, end_claim
 
 do
 
+local ENDED_AS = { 'completed', 'retrying', 'failed', 'released', 'refused', 'blocked' }
+
 -- What follows from a claim that has ended is said once more to whoever says so again: the first answer, or that it was ended
 -- otherwise. `said` is how it is to end now, with so many tasks and events.
 local function answer_before(rec, token, said, counts)

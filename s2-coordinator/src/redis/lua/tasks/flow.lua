@@ -179,8 +179,8 @@ function add_edge(rec, on, code)
   end
 end
 
--- Something that waits for a task does not lend it this key any more. Where tasks wait for each other, each may have the key of the
--- others, which they have from it: then all of them forget it before any gets another.
+-- Something that waits for a task does not lend it this key any more. Where tasks wait for each other, each may have the key of
+-- the others, which they have from it: then all of them forget it before any gets another.
 local function give_back(id, key)
   local first = call('ZRANGE', lends_key(id), 0, 0, 'WITHSCORES')
   local may_be_its_own = tonumber(first[2] or -1) == key
@@ -235,7 +235,7 @@ local function rekey(rec)
   end
 end
 
--- Gives a task its own key, and then the smallest of what waits for it.
+-- Gives a task its own key, and later the smallest of what waits for it.
 local function reset(rec)
   if not rec or is_finished(rec) then
     return

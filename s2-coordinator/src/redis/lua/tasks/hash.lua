@@ -19,16 +19,10 @@ local FLAG = {
 }
 
 -- What never changes: priority, attempts, lease, time-out, when it was submitted, start, deadline, depth, path, parent, bytes of
--- its text; kind and trace. Then state, flags, class, since when its key counts, key, failures, children, the incarnation and
--- the token of who has it or has blocked it, the token of the claim that this one resumes, since when, until when, when
--- progress was last reported; the last claim that ended, how and until when; the name of who has it, and in whose own queue it is.
+-- its text; kind and trace.
 local TERMS = '>BI4I7I7I7I7I7I4I4I7I4I2I2'
-local TERMS_BYTES = 63
-local PLACE = '>BI2I4I7I7I4I4I7I7I7I7I7I7I7BI7I2I2'
 
 local ON_FAILURE = { fail = 0, hold = 1, run = 2 }
-local EDGE = '>I7B'
-local EDGE_BYTES = 8
 
 -- How a claim ended: by its holder up to here.
 local END = {
@@ -36,16 +30,9 @@ local END = {
   cancelled = 9, overdue = 10, outdone = 11, stalled = 12,
 }
 local LAST_BY_HOLDER = 6
-local ENDED_AS = { 'completed', 'retrying', 'failed', 'released', 'refused', 'blocked' }
 
--- How many ended claims of a task are remembered.
-local MOST_ENDS = 8
 -- How much of what is due a step does at most, and how many other tasks it changes because of what it did.
 local MOST_DUE, MOST_UNITS = 250, 250
--- How long a finished task stays at least, so that whoever waits for it is told.
-local TOLD = 1000000
--- What a task occupies besides its texts, about.
-local TASK_BYTES = 400
 
 -- version, tasks by state, sessions, classes, waiting claims, chores, bytes of finished tasks, when the oldest of them
 -- finished (or 0), when the next timer is armed, tasks in own queues, the last class and kind, when anything last moved, and

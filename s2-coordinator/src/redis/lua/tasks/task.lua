@@ -3,14 +3,26 @@
 -- Tasks that were read before, by their names, with the bytes in which the server holds them. Few: who claims a task ends it
 -- soon, and memory that is held is marked again and again.
 local tasks_of, task_count = {}, 0
--- What a later part does about tasks that wait for each other.
-local deadlock = {}
+-- What later parts do about tasks that wait for each other, and about a fleet that stands still.
+local deadlock, progress = {}, {}
 -- What the other parts use of it.
 local pack_task, terms_of, find_named, find_task, digits, touch, is_finished, is_unfinished, holds, stale,
   answers_of, write_answers, pack_edges, waits_of, write_waits, after_of, history_of, add_run, find_end, remember_end,
   lose, note, weigh_task, tell, watch, wait_of
 
 do
+
+local TERMS_BYTES = 63
+-- What changes: state, flags, class, since when its key counts, key, failures, children, the incarnation and the token of who has
+-- it or has blocked it, the token of the claim that this one resumes, since when, until when, when progress was last
+-- reported; the last claim that ended, how and until when; the name of who has it, and in whose own queue it is.
+local PLACE = '>BI2I4I7I7I4I4I7I7I7I7I7I7I7BI7I2I2'
+local EDGE = '>I7B'
+local EDGE_BYTES = 8
+-- How many ended claims of a task are remembered.
+local MOST_ENDS = 8
+-- What a task occupies besides its texts, about.
+local TASK_BYTES = 400
 
 local function unpack_task(name16, packed)
   local kind, trace = unpack_bytes('>I2I2', packed, TERMS_BYTES - 3)
@@ -20,7 +32,8 @@ local function unpack_task(name16, packed)
   return {
     id = tonumber(name16), name16 = name16, terms = sub(packed, 1, begins), packed = packed, state = state, flags = flags,
     class = class, since = since, key = key, failures = failures, children = children, number = number_, token = token,
-    resumes = resumes, started = started, till = till, progressed = progressed, end_token = end_token, end_code = end_code, end_at = end_at,
+    resumes = resumes, started = started, till = till, progressed = progressed, end_token = end_token,
+    end_code = end_code, end_at = end_at,
     holder = sub(packed, place, place + holder - 1),
     assignee = sub(packed, place + holder, place + holder + assignee - 1), touched = false, place = false, waits = false,
   }
@@ -236,7 +249,7 @@ function remember_end(rec, token, code, at, extra)
   end
   rec.end_token, rec.end_code, rec.end_at = token, code, at
   if code <= LAST_BY_HOLDER then
-    deadlock.moved()
+    progress.moved()
   end
 end
 

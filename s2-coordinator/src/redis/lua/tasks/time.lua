@@ -5,6 +5,9 @@ local session_note, forget_session, part, leave_fleet, task_step
 
 do
 
+-- How long a finished task stays at least, so that whoever waits for it is told.
+local TOLD = 1000000
+
 -- An attempt ended without its session saying so.
 local function count_failure(rec, how, at)
   rec.failures = rec.failures + 1
@@ -120,7 +123,7 @@ local function next_due()
     return now
   end
   local first = call('ZRANGE', P .. 'timers', 0, 0, 'WITHSCORES')
-  return at_most(at_most(tonumber(first[2] or NEVER), forget_at()), deadlock.flat_at())
+  return at_most(at_most(tonumber(first[2] or NEVER), forget_at()), progress.flat_at())
 end
 
 -- Does what is due by now, up to a point. Answers when something is due next.
@@ -149,7 +152,7 @@ local function sweep_tasks()
     work()
   until #items == 0 or due_left <= 0
   write_ended()
-  deadlock.flatline()
+  progress.flatline()
   forget()
   local due = next_due()
   if has_chores() or due_left <= 0 then
@@ -294,7 +297,7 @@ local function save_tasks()
   if has_chores() then
     note_due(now)
   end
-  deadlock.watch()
+  progress.watch()
   save_chores()
   if T.chores == 0 then
     note_due(forget_at())

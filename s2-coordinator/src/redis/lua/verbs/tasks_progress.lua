@@ -7,9 +7,6 @@ local function verb()
     return stale(rec)
   end
   rec.progressed = now
-  rec.till = lease_end(rec)
-  arm_timer(DUE.lease .. rec.name16, rec.till)
-  touch(rec)
-  deadlock.moved()
-  return { 'ok', rec.till }
+  progress.moved()
+  return { 'ok', renew(rec) }
 end

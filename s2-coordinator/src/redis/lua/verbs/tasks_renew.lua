@@ -9,10 +9,7 @@ local function verb()
   for place = 5, #ARGV, 2 do
     local rec, token = find_named(name_of(ARGV[place])), tonumber(ARGV[place + 1])
     if rec and holds(rec, token) then
-      rec.till = lease_end(rec)
-      arm_timer(DUE.lease .. rec.name16, rec.till)
-      touch(rec)
-      answers[#answers + 1] = rec.till
+      answers[#answers + 1] = renew(rec)
     else
       answers[#answers + 1] = stale(rec)
     end

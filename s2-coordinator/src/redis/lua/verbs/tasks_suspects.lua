@@ -10,5 +10,5 @@ local function verb()
     M.suspects, M.changed = 0, true
     return { 'ok', {} }
   end
-  return { 'ok', { tonumber(first[1]), tonumber(first[2]), deadlock.waiters({ first[1] }, tonumber(ARGV[7])) } }
+  return { 'ok', { tonumber(first[1]), tonumber(first[2]), waiters({ first[1] }, tonumber(ARGV[7])) } }
 end

@@ -5,5 +5,5 @@ local function verb()
     names[#names + 1] = name_of(ARGV[place])
   end
   open()
-  return { 'ok', deadlock.waiters(names, tonumber(ARGV[5])) }
+  return { 'ok', waiters(names, tonumber(ARGV[5])) }
 end
