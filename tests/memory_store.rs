@@ -110,12 +110,15 @@ type Setting = fn(&mut Config);
 
 #[test]
 fn a_setting_that_makes_no_sense_is_refused_and_named() {
-    let settings: [(&str, Setting); 8] = [
+    let settings: [(&str, Setting); 11] = [
         ("priority step", |config| config.priority_step = Duration::from_secs(400 * 24 * 60 * 60)),
         ("lease", |config| config.lease = Duration::ZERO),
         ("a lease in ms", |config| config.lease = Duration::from_secs(25 * 60 * 60)),
         ("attempts", |config| config.attempts = 0),
         ("the setting attempts", |config| config.attempts = 101),
+        ("progress", |config| config.progress = Duration::ZERO),
+        ("longest_wait", |config| config.longest_wait = Duration::ZERO),
+        ("flatline", |config| config.flatline = Duration::ZERO),
         ("limits.tasks", |config| config.limits.tasks = 0),
         ("limits.classes", |config| config.limits.classes = 0),
         ("limits.sessions", |config| config.limits.sessions = 0),

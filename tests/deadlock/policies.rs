@@ -1,12 +1,14 @@
 //! Who gives way.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use s2_coordinator::{
-    AbortLatest, Blocker, Cause, Ending, EscalationId, Inbox, Leases, LongestWaiter, MemoryStore, Outcome, Profile,
-    RedisStore, Release, Scheduler, SchedulerExt, SwarmId, TaskState, Tasks, Waiter, Way,
+    AbortLatest, Blocker, Cause, Ending, EscalationId, Inbox, Journal, Leases, LongestWaiter, MemoryStore, Outcome,
+    Position, Profile, RedisStore, Release, Scheduler, SchedulerExt, SwarmId, TaskId, TaskState, Waiter, Way,
 };
+use s2_tests::proxy::Proxy;
 use s2_tests::servers::RedisServer;
 
 use crate::{FLEET, block, claimed};
@@ -27,7 +29,7 @@ struct Nonsense;
 
 impl Release for Nonsense {
     fn release(&self, _: &[&Waiter]) -> Option<Way> {
-        Some(Way::Proceed(s2_coordinator::TaskId::new(4)))
+        Some(Way::Proceed(TaskId::new(4)))
     }
 }
 
@@ -87,11 +89,12 @@ async fn what_follows_from_a_failure_is_looked_at_too(scheduler: impl Scheduler 
     assert_eq!((failed, scheduler.task(ids[1]).await.expect("a task").state), (2, TaskState::Failed));
 }
 
-/// Somebody else acts while it decides.
+/// Somebody else lets a task go on while it decides.
 #[derive(Debug)]
 struct Meddled {
     scheduler: s2_coordinator::RedisScheduler,
     runtime: tokio::runtime::Handle,
+    freed: Arc<OnceLock<TaskId>>,
     times: AtomicUsize,
 }
 
@@ -99,11 +102,9 @@ impl Release for Meddled {
     fn release(&self, ring: &[&Waiter]) -> Option<Way> {
         if self.times.fetch_add(1, Ordering::Relaxed) == 0 {
             let (scheduler, runtime) = (self.scheduler.clone(), self.runtime.clone());
-            // The last of those that are blocked.
-            let unblock = async move {
-                let all = scheduler.list(&Tasks::all()).await.expect("tasks").items;
-                assert!(scheduler.unblock(all[2].task.id).await.expect("a task"));
-            };
+            let freed = *self.freed.get().expect("a task");
+            // Its first call: any before would have it open the ring itself.
+            let unblock = async move { assert!(scheduler.unblock(freed).await.expect("a task")) };
             std::thread::spawn(move || runtime.block_on(unblock)).join().expect("no panic");
         }
         LongestWaiter.release(ring)
@@ -117,13 +118,16 @@ async fn a_way_out_that_opens_meanwhile_counts() {
     let server = RedisServer::start_volatile();
     let other = RedisStore::connect(&server.url(), FLEET).await.expect("a fleet").scheduler();
     let (runtime, times) = (tokio::runtime::Handle::current(), AtomicUsize::new(0));
-    let meddled = RedisStore::builder(FLEET).with_release(Meddled { scheduler: other, runtime, times });
+    let freed = Arc::new(OnceLock::new());
+    let policy = Meddled { scheduler: other, runtime, freed: Arc::clone(&freed), times };
+    let meddled = RedisStore::builder(FLEET).with_release(policy);
     let scheduler = meddled.connect(&server.url()).await.expect("a fleet").scheduler();
     let session = scheduler.join(&Profile::new(SwarmId::from_static("one"))).await.expect("a session");
     let granted = claimed(&scheduler, &session, 3).await;
     let ids: Vec<_> = granted.iter().map(|grant| grant.task.id).collect();
     let mut either = Blocker::new("it waits").with_any();
     either.on = vec![ids[1], ids[2]];
+    freed.set(ids[2]).expect("once");
     let ended = scheduler.end(vec![(granted[0].lease, Ending::Block(either))], None).await.expect("no error").ended;
     assert!(ended[0].is_ok());
     block(&scheduler, &granted[1], [ids[0]]).await;
@@ -163,6 +167,69 @@ async fn a_call_that_nobody_polls_holds_up_no_other() {
     tokio::time::timeout(crate::LONG, closes_too).await.expect("it does not wait for the other");
     closes.await;
     assert_eq!(scheduler.stats().await.expect("stats").count(TaskState::Ready), 2);
+}
+
+/// The server's answer to what is decided gets lost.
+#[derive(Debug)]
+struct Unheard(Arc<Proxy>);
+
+impl Release for Unheard {
+    fn release(&self, ring: &[&Waiter]) -> Option<Way> {
+        self.0.lose_next();
+        LongestWaiter.release(ring)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_that_is_lost_releases_nobody_else() {
+    let server = RedisServer::start_volatile();
+    let proxy = Arc::new(Proxy::of(&server));
+    let store = RedisStore::builder(FLEET).with_release(Unheard(Arc::clone(&proxy)));
+    let store = store.connect(&proxy.url()).await.expect("a fleet");
+    let scheduler = store.scheduler();
+    let session = scheduler.join(&Profile::new(SwarmId::from_static("one"))).await.expect("a session");
+    let granted = claimed(&scheduler, &session, 3).await;
+    for nth in 0..3 {
+        block(&scheduler, &granted[nth], [granted[(nth + 1) % 3].task.id]).await;
+    }
+    assert_eq!(proxy.lost(), 1, "the reply was not lost");
+    assert_eq!(scheduler.stats().await.expect("stats").count(TaskState::Ready), 1);
+    // Likewise a report of progress: what is repeated counts once.
+    let held = session.claim().await.expect("no error").expect("open");
+    assert!(held.preempted.is_some());
+    proxy.lose_next();
+    held.progress().await.expect("it is repeated");
+    assert_eq!(proxy.lost(), 2, "the reply was not lost");
+    let said = store.journal().entries(Position::ORIGIN, 500).await.expect("entries").items;
+    let told = said.iter().filter(|entry| &*entry.component == "deadlock").count();
+    assert_eq!((told, said.iter().filter(|entry| &*entry.operation == "preempted").count()), (2, 1));
+}
+
+/// A runtime may end while it sees to a ring: then another does.
+#[test]
+fn a_ring_is_opened_though_the_runtime_that_was_at_it_has_ended() {
+    let server = RedisServer::start_volatile();
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let first = runtime();
+    let (scheduler, session, granted) = first.block_on(async {
+        let store = RedisStore::builder(FLEET).with_release(Slow).connect(&server.url()).await.expect("a fleet");
+        let scheduler = store.scheduler();
+        let session = scheduler.join(&Profile::new(SwarmId::from_static("one"))).await.expect("a session");
+        let granted = claimed(&scheduler, &session, 4).await;
+        block(&scheduler, &granted[0], [granted[1].task.id]).await;
+        block(&scheduler, &granted[2], [granted[3].task.id]).await;
+        let closes = block(&scheduler, &granted[1], [granted[0].task.id]);
+        assert!(tokio::time::timeout(Duration::from_millis(100), closes).await.is_err(), "it waits for the policy");
+        (scheduler, session, granted)
+    });
+    first.shutdown_background();
+    runtime().block_on(async {
+        let closes = block(&scheduler, &granted[3], [granted[2].task.id]);
+        tokio::time::timeout(crate::LONG, closes).await.expect("somebody opens it");
+        assert_eq!(scheduler.stats().await.expect("stats").count(TaskState::Ready), 2);
+    });
+    drop(session);
 }
 
 #[tokio::test]
