@@ -112,7 +112,7 @@ pub use invalid::Invalid;
 pub use journal::{Journal, export_json_lines};
 pub use lease::{Claim, Grant, Incarnation, Lease, Loss, Preempted, Token};
 pub use limits::Limits;
-pub use memory::{MemoryBus, MemoryInbox, MemoryJournal, MemoryScheduler, MemoryStore, MemoryStoreBuilder, Step};
+pub use memory::{MemoryBus, MemoryInbox, MemoryJournal, MemoryScheduler, MemoryStore, MemoryStoreBuilder, Part, Step};
 pub use name::{
     ConsumerName, EventType, GroupName, HeaderName, IdempotencyKey, NAME_BYTES, Subject, Tag, TaskKind, Topic,
 };

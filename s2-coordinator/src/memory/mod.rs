@@ -40,4 +40,4 @@ pub use bus::MemoryBus;
 pub use inbox::MemoryInbox;
 pub use journal::MemoryJournal;
 pub use scheduler::MemoryScheduler;
-pub use store::{MemoryStore, MemoryStoreBuilder, Step};
+pub use store::{MemoryStore, MemoryStoreBuilder, Part, Step};

@@ -1,5 +1,7 @@
 //! One fleet in memory, and the one step in which anything changes.
 
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,6 +64,8 @@ pub(super) struct Shared {
     inner: Mutex<Inner>,
     pub(super) clock: Arc<dyn Clock>,
     config: Arc<Config>,
+    /// What other parts of S² keep, one of each type.
+    parts: Mutex<HashMap<TypeId, Box<dyn Any + Send + Sync>>>,
     /// Whether the timer task runs, and what wakes it.
     pub(super) keeps_time: AtomicBool,
     pub(super) rearm: Arc<Notify>,
@@ -171,12 +175,60 @@ impl MemoryStore {
         self.with(|inner| act(&mut Step { inner }))
     }
 
+    /// What another part of S² keeps in this fleet: one value of each type, in the beginning its default.
+    #[must_use]
+    pub fn part<T: Any + Default + Send>(&self) -> Part<T> {
+        let mut parts = self.shared.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = parts.entry(TypeId::of::<T>()).or_insert_with(|| Box::new(Arc::new(Mutex::new(T::default()))));
+        let state = part.downcast_ref::<Arc<Mutex<T>>>().map(Arc::clone).unwrap_or_default();
+        Part { store: self.clone(), state }
+    }
+
     pub(super) fn with<R>(&self, act: impl FnOnce(&mut Inner) -> R) -> R {
         self.shared.step(act)
     }
 
     pub(super) const fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+}
+
+/// State that lies in a fleet beside its own and changes together with it. Clones are the same state.
+///
+/// ```
+/// use s2_coordinator::{MemoryStore, Record};
+///
+/// let store = MemoryStore::new();
+/// let doors = store.part::<Vec<&str>>();
+/// doors.step(|step, doors| {
+///     doors.push("front");
+///     step.journal(Record::new("host", "door", "front"));
+/// });
+/// assert_eq!(store.part::<Vec<&str>>().step(|_, doors| doors.len()), 1);
+/// ```
+#[derive(Debug)]
+pub struct Part<T> {
+    store: MemoryStore,
+    state: Arc<Mutex<T>>,
+}
+
+impl<T> Clone for Part<T> {
+    fn clone(&self) -> Self {
+        Self { store: self.store.clone(), state: Arc::clone(&self.state) }
+    }
+}
+
+impl<T> Part<T> {
+    /// The fleet that it is a part of.
+    #[must_use]
+    pub const fn store(&self) -> &MemoryStore {
+        &self.store
+    }
+
+    /// One step of the fleet that changes this state, too: as [`MemoryStore::step`].
+    pub fn step<R>(&self, act: impl FnOnce(&mut Step<'_>, &mut T) -> R) -> R {
+        // It is locked in steps only, of which there is one at a time.
+        self.store.step(|step| act(step, &mut self.state.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
@@ -285,6 +337,7 @@ impl MemoryStoreBuilder {
             inner: Mutex::new(inner),
             clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
             config,
+            parts: Mutex::default(),
             keeps_time: AtomicBool::new(false),
             rearm: Arc::new(Notify::new()),
         };

@@ -244,7 +244,7 @@ impl Link {
 
     /// The library of a host's script.
     fn foreign(&self, script: &'static Script) -> Option<Arc<Library>> {
-        if all().any(|own| std::ptr::eq(own, script)) {
+        if script.is_own() {
             return None;
         }
         let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);

@@ -46,11 +46,15 @@ impl Reply {
         if let Self::List(list) = self { Some(list) } else { None }
     }
 
-    pub(super) fn as_u64(&self) -> Option<u64> {
+    /// The number, if it is one that is not negative.
+    #[must_use]
+    pub fn as_u64(&self) -> Option<u64> {
         u64::try_from(self.as_int()?).ok()
     }
 
-    pub(super) fn get(&self, nth: usize) -> Option<&Reply> {
+    /// The element at a place, if it is a list that has one there.
+    #[must_use]
+    pub fn get(&self, nth: usize) -> Option<&Reply> {
         self.as_list()?.get(nth)
     }
 

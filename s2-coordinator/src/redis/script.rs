@@ -20,25 +20,40 @@ pub struct Script {
     frees: bool,
     /// Whether it is about tasks, and so sees the part of the prelude that is.
     about_tasks: bool,
+    /// Whether it belongs to the ground floor.
+    own: bool,
+    /// Whether it gives the first answer itself where it is repeated.
+    repeatable: bool,
 }
 
 impl Script {
     /// A script of this name, for errors and logs, with this body.
     #[must_use]
     pub const fn new(name: &'static str, body: &'static str) -> Self {
-        Self { name, body, frees: false, about_tasks: false }
+        Self { name, body, frees: false, about_tasks: false, own: false, repeatable: false }
+    }
+
+    /// A script that may be repeated with the same arguments and then gives the first answer: no place is kept for that
+    /// answer, which saves two commands. It may answer `{ 'again' }`: then it is called again at once.
+    #[must_use]
+    pub const fn repeatable(name: &'static str, body: &'static str) -> Self {
+        Self { repeatable: true, ..Self::new(name, body) }
+    }
+
+    pub(super) const fn verb(name: &'static str, body: &'static str) -> Self {
+        Self { own: true, ..Self::new(name, body) }
     }
 
     pub(super) const fn frees(name: &'static str, body: &'static str) -> Self {
-        Self { name, body, frees: true, about_tasks: false }
+        Self { frees: true, ..Self::verb(name, body) }
     }
 
     pub(super) const fn about_tasks(name: &'static str, body: &'static str) -> Self {
-        Self { name, body, frees: false, about_tasks: true }
+        Self { about_tasks: true, ..Self::verb(name, body) }
     }
 
     pub(super) const fn frees_tasks(name: &'static str, body: &'static str) -> Self {
-        Self { name, body, frees: true, about_tasks: true }
+        Self { frees: true, ..Self::about_tasks(name, body) }
     }
 
     /// Its name.
@@ -49,6 +64,14 @@ impl Script {
 
     pub(super) const fn body(&self) -> &'static str {
         self.body
+    }
+
+    pub(super) const fn is_own(&self) -> bool {
+        self.own
+    }
+
+    pub(super) const fn is_repeatable(&self) -> bool {
+        self.repeatable
     }
 
     /// Its part of a library, which makes it a step.

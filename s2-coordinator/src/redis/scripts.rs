@@ -14,8 +14,8 @@ macro_rules! scripts {
 }
 
 scripts! {
-    PUBLISH: new "publish";
-    JOIN: new "join";
+    PUBLISH: verb "publish";
+    JOIN: verb "join";
     TAKE: frees "take";
     CANCEL: frees "cancel";
     LEAVE: frees "leave";
@@ -25,9 +25,9 @@ scripts! {
     GROUPS: frees "groups";
     REMOVE_GROUP: frees "remove_group";
     DEAD_LETTERS: frees "dead_letters";
-    REDRIVE: new "redrive";
+    REDRIVE: verb "redrive";
     PURGE: frees "purge";
-    ESCALATE: new "escalate";
+    ESCALATE: verb "escalate";
     PENDING: frees "pending";
     RESOLVE: frees "resolve";
     BEAT: frees "beat";

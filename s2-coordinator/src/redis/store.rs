@@ -151,7 +151,8 @@ impl RedisStore {
     ///
     /// It may or may not have happened.
     pub async fn call(&self, script: &'static Script, keys: &[&str], args: &[&[u8]]) -> Result<Reply, Error> {
-        let mut call = self.shared.begin(script, keys, Some(Lane::take(&self.shared)));
+        let lane = (!script.is_repeatable()).then(|| Lane::take(&self.shared));
+        let mut call = self.shared.begin(script, keys, lane);
         args.iter().for_each(|arg| call.arg(*arg));
         call.answer().await
     }
@@ -310,8 +311,8 @@ impl Call<'_> {
     /// Runs it until everything that was due is done, and answers with what the verb said.
     pub(super) async fn answer(self) -> Result<Reply, Error> {
         let Self { shared, script, command, _lane } = self;
-        // A sign of life says nothing to others.
-        let call = Pushing::new(command, !std::ptr::eq(script, BEAT));
+        // A sign of life says nothing to others; what a host's step says may come a little later.
+        let call = Pushing::new(command, script.is_own() && !std::ptr::eq(script, BEAT));
         for _ in 0..MOST_CALLS {
             let reply = shared.link.run(script, &call).await?;
             match reply.get(0).and_then(Reply::as_str) {
