@@ -1,6 +1,11 @@
 //! What can go wrong, named by outcome.
 
+use s2_coordinator::IdempotencyKey;
 use s2_coordinator::Invalid;
+use s2_coordinator::SwarmId;
+use s2_coordinator::UtcDay;
+
+use crate::money::NanoUsd;
 
 /// Why a call did not do what was asked. A call that fails has changed nothing, unless the store failed: then it may or may not
 /// have happened, and repeating it tells.
@@ -10,6 +15,73 @@ pub enum Error {
     /// A word or a setting is not valid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+
+    /// Something is larger, longer or more than the limit of that name in the settings.
+    #[error("{what} has {actual}, the limit {limit} is {max}")]
+    LimitExceeded {
+        /// The limit's name.
+        limit: &'static str,
+        /// What exceeded it.
+        what: String,
+        /// Its size.
+        actual: u64,
+        /// The limit's value.
+        max: u64,
+    },
+
+    /// The account has spent what it may spend.
+    #[error("account {swarm} has spent {spent} of {limit}")]
+    BudgetExceeded {
+        /// The account.
+        swarm: SwarmId,
+        /// What it has spent.
+        spent: NanoUsd,
+        /// What it may spend.
+        limit: NanoUsd,
+    },
+
+    /// The key belongs to a spend that says something else.
+    #[error("key {key:?} belongs to {original}")]
+    SpendConflict {
+        /// The key.
+        key: IdempotencyKey,
+        /// What was done under it.
+        original: String,
+    },
+
+    /// The reservation was settled before, at another cost.
+    #[error("reservation {key:?} was settled before, at {actual}")]
+    AlreadySettled {
+        /// Its key.
+        key: IdempotencyKey,
+        /// At what cost.
+        actual: NanoUsd,
+    },
+
+    /// The reservation is over, so that it cannot last longer.
+    #[error("reservation {key:?} is {how}")]
+    ReservationEnded {
+        /// Its key.
+        key: IdempotencyKey,
+        /// How it has ended.
+        how: &'static str,
+    },
+
+    /// The ledger knows of no such reservation, or has forgotten how it ended. What it cost can be charged.
+    #[error("there is no reservation {key:?}")]
+    UnknownReservation {
+        /// Its key.
+        key: IdempotencyKey,
+    },
+
+    /// The accounts of that day are forgotten.
+    #[error("the accounts of {day} are forgotten; the oldest are of {oldest}")]
+    NotRetained {
+        /// The day.
+        day: UtcDay,
+        /// The oldest day that is kept.
+        oldest: UtcDay,
+    },
 
     /// The store of the fleet said no.
     #[error(transparent)]
@@ -22,6 +94,13 @@ impl Error {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "S2_INVALID",
+            Self::LimitExceeded { .. } => "S2_LIMIT_EXCEEDED",
+            Self::BudgetExceeded { .. } => "S2_BUDGET_EXCEEDED",
+            Self::SpendConflict { .. } => "S2_SPEND_CONFLICT",
+            Self::AlreadySettled { .. } => "S2_ALREADY_SETTLED",
+            Self::ReservationEnded { .. } => "S2_RESERVATION_ENDED",
+            Self::UnknownReservation { .. } => "S2_UNKNOWN_RESERVATION",
+            Self::NotRetained { .. } => "S2_NOT_RETAINED",
             Self::Store(error) => error.code(),
         }
     }
@@ -31,7 +110,7 @@ impl Error {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Store(error) => error.is_retryable(),
-            Self::Invalid(_) => false,
+            _ => false,
         }
     }
 }

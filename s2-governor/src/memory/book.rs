@@ -1,0 +1,356 @@
+//! What a ledger does, one step at a time.
+
+use s2_coordinator::IdempotencyKey;
+use s2_coordinator::SwarmId;
+use s2_coordinator::Text;
+use s2_coordinator::Timestamp;
+use s2_coordinator::UtcDay;
+
+use crate::account::Balance;
+use crate::account::Level;
+use crate::account::Limit;
+use crate::error::Error;
+use crate::ledger::Statement;
+use crate::memory::account::Account;
+use crate::memory::days::Days;
+use crate::memory::spends::Spend;
+use crate::memory::spends::Spends;
+use crate::memory::spends::State;
+use crate::memory::turn::About;
+use crate::memory::turn::Turn;
+use crate::money::NanoUsd;
+use crate::seen::Seen;
+use crate::spend::Charge;
+use crate::spend::Denied;
+use crate::spend::Expiry;
+use crate::spend::Posted;
+use crate::spend::Reservation;
+use crate::spend::Reserve;
+use crate::spend::Reserved;
+
+/// All accounts of a fleet.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    days: Days,
+    spends: Spends,
+    /// How many changes there were.
+    sequence: u64,
+}
+
+/// How a spend changes the accounts of its path.
+#[derive(Clone, Copy, Debug, Default)]
+struct Move {
+    held: NanoUsd,
+    unheld: NanoUsd,
+    spent: NanoUsd,
+    unspent: NanoUsd,
+    presumed: NanoUsd,
+    unpresumed: NanoUsd,
+}
+
+impl Move {
+    fn apply(self, account: &mut Account) {
+        account.held = account.held.saturating_add(self.held).saturating_sub(self.unheld);
+        account.presumed = account.presumed.saturating_add(self.presumed).saturating_sub(self.unpresumed);
+        account.spent = account.spent.saturating_sub(self.unspent).saturating_add(self.spent);
+    }
+}
+
+fn oldest(turn: &Turn<'_, '_>) -> UtcDay {
+    let kept = u64::from(turn.settings.kept_days) * 24 * 60 * 60;
+    UtcDay::of(turn.now - std::time::Duration::from_secs(kept))
+}
+
+fn tightest<'a>(path: impl Iterator<Item = &'a Account>, turn: &Turn<'_, '_>) -> Posted {
+    let mut posted: Option<Posted> = None;
+    for account in path {
+        let (remaining, level) = (account.available(turn), account.level(turn));
+        let least = posted.as_ref().map_or(remaining, |so_far| so_far.remaining.min(remaining));
+        if posted.as_ref().is_none_or(|so_far| level > so_far.level) {
+            posted = Some(Posted::new(least, level, account.swarm.clone(), account.spent, account.limit(turn)));
+        } else if let Some(so_far) = &mut posted {
+            so_far.remaining = least;
+        }
+    }
+    posted.expect("a path has a level")
+}
+
+impl Book {
+    /// Does what time has brought.
+    pub(super) fn catch_up(&mut self, turn: &mut Turn<'_, '_>) {
+        while let Some((key, spend)) = self.spends.next_due(turn.now) {
+            self.expire(&key, &spend, turn);
+        }
+        self.days.forget(oldest(turn));
+    }
+
+    fn expire(&mut self, key: &IdempotencyKey, spend: &Spend, turn: &mut Turn<'_, '_>) {
+        let amount = spend.amount.unwrap_or_default();
+        let is_presumed = spend.expiry == Expiry::Presume;
+        turn.expired(&spend.about(key), amount, is_presumed);
+        let free = Move { unheld: amount, ..Move::default() };
+        let (state, moved) = if is_presumed {
+            (State::Presumed, Move { spent: amount, presumed: amount, ..free })
+        } else {
+            (State::Lapsed, free)
+        };
+        self.move_all(spend.day, &spend.session, moved, turn);
+        self.spends.set(key, state, turn);
+    }
+
+    /// Moves the accounts of a path alike, and says which levels they have reached. Accounts that are forgotten stay so.
+    fn move_all(&mut self, day: UtcDay, session: &SwarmId, moved: Move, turn: &mut Turn<'_, '_>) {
+        self.sequence += 1;
+        if day < oldest(turn) {
+            return;
+        }
+        let (accounts, path) = self.days.open(day, session);
+        for &place in &*path {
+            let account = &mut accounts.accounts[place];
+            moved.apply(account);
+            if moved.spent > NanoUsd::ZERO {
+                account.announce(day, turn);
+            }
+        }
+    }
+
+    fn posted(&mut self, day: UtcDay, session: &SwarmId, turn: &Turn<'_, '_>) -> Posted {
+        match self.days.known(day, session) {
+            Some((accounts, path)) => tightest(path.iter().map(|place| &accounts.accounts[*place]), turn),
+            None => tightest(self.days.look(day, session).iter(), turn),
+        }
+    }
+
+    pub(super) fn reserve(
+        &mut self,
+        reserve: &Reserve,
+        key: IdempotencyKey,
+        until: Timestamp,
+        turn: &mut Turn<'_, '_>,
+    ) -> Result<Reserved, Error> {
+        let seen = Seen::new(0, self.sequence + 1);
+        if let Some(spend) = self.spends.get(&key, turn) {
+            let is_same = spend.amount == Some(reserve.amount) && spend.session == reserve.session;
+            if !is_same || spend.expiry != reserve.expiry {
+                return Err(Error::SpendConflict { key, original: spend.describe() });
+            }
+            if let Some(how) = spend.how_ended() {
+                return Err(Error::ReservationEnded { key, how });
+            }
+            let (session, day) = (spend.session.clone(), spend.day);
+            return Ok(Reserved::Granted(Reservation::granted(key, session, day, reserve.amount, spend.until, seen)));
+        }
+        let day = turn.today();
+        if let Some(denied) = self.denied(day, reserve, turn) {
+            return Ok(Reserved::Denied(denied));
+        }
+        check("open", "the ledger", self.spends.open() + 1, turn.settings.open)?;
+        if self.days.known(day, &reserve.session).is_none() {
+            let missing = self.days.missing(day, &reserve.session);
+            let most = if missing == 0 { usize::MAX } else { turn.settings.accounts };
+            check("accounts", "the ledger", self.days.count() + missing, most)?;
+        }
+        let spend = Spend {
+            session: reserve.session.clone(),
+            day,
+            amount: Some(reserve.amount),
+            until,
+            expiry: reserve.expiry,
+            trace: reserve.trace,
+            state: State::Held,
+            ended: None,
+        };
+        turn.spent("reserve", &spend.about(&key), ("amount_nano_usd", reserve.amount));
+        self.move_all(day, &spend.session, Move { held: reserve.amount, ..Move::default() }, turn);
+        self.spends.hold(key.clone(), spend);
+        let session = reserve.session.clone();
+        Ok(Reserved::Granted(Reservation::granted(key, session, day, reserve.amount, until, seen)))
+    }
+
+    fn denied(&mut self, day: UtcDay, reserve: &Reserve, turn: &Turn<'_, '_>) -> Option<Denied> {
+        let denies = |account: &Account| {
+            let reason = account.denies(reserve.amount, turn)?;
+            Some(Denied::new(account.swarm.clone(), day, account.available(turn), account.presumed, reason))
+        };
+        match self.days.known(day, &reserve.session) {
+            Some((accounts, path)) => path.iter().find_map(|place| denies(&accounts.accounts[*place])),
+            None => {
+                let mut path = self.days.look(day, &reserve.session);
+                path[0].is_session = true;
+                path.iter().find_map(denies)
+            }
+        }
+    }
+
+    pub(super) fn extend(
+        &mut self,
+        reservation: &Reservation,
+        until: Timestamp,
+        turn: &Turn<'_, '_>,
+    ) -> Result<Timestamp, Error> {
+        let key = &reservation.key;
+        let spend = self.reservation(reservation, turn)?;
+        if let Some(how) = spend.how_ended() {
+            return Err(Error::ReservationEnded { key: key.clone(), how });
+        }
+        let until = until.max(spend.until);
+        self.spends.extend(key, until);
+        Ok(until)
+    }
+
+    fn reservation(&mut self, reservation: &Reservation, turn: &Turn<'_, '_>) -> Result<&mut Spend, Error> {
+        let is_it = |spend: &&mut Spend| {
+            spend.amount == Some(reservation.amount)
+                && (&spend.session, spend.day) == (&reservation.session, reservation.day)
+        };
+        let spend = self.spends.get(&reservation.key, turn).filter(is_it);
+        spend.ok_or_else(|| Error::UnknownReservation { key: reservation.key.clone() })
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        reservation: &Reservation,
+        actual: NanoUsd,
+        turn: &mut Turn<'_, '_>,
+    ) -> Result<Posted, Error> {
+        let key = &reservation.key;
+        let spend = self.reservation(reservation, turn)?.clone();
+        let amount = spend.amount.unwrap_or_default();
+        let cost = Move { spent: actual, ..Move::default() };
+        let moved = match spend.state {
+            State::Held => Move { unheld: amount, ..cost },
+            State::Presumed => Move { unspent: amount, unpresumed: amount, ..cost },
+            State::Lapsed | State::Released => cost,
+            State::Settled(before, posted) if before == actual => return Ok(posted),
+            State::Settled(before, _) => return Err(Error::AlreadySettled { key: key.clone(), actual: before }),
+        };
+        turn.settled(&spend.about(key), actual, amount);
+        self.move_all(spend.day, &spend.session, moved, turn);
+        let posted = self.posted(spend.day, &spend.session, turn);
+        self.spends.set(key, State::Settled(actual, posted.clone()), turn);
+        Ok(posted)
+    }
+
+    pub(super) fn release(&mut self, reservation: &Reservation, turn: &mut Turn<'_, '_>) -> Result<(), Error> {
+        let key = &reservation.key;
+        let spend = self.reservation(reservation, turn)?.clone();
+        let amount = spend.amount.unwrap_or_default();
+        let moved = match spend.state {
+            State::Held => Move { unheld: amount, ..Move::default() },
+            State::Presumed => Move { unspent: amount, unpresumed: amount, ..Move::default() },
+            State::Lapsed | State::Released => return Ok(()),
+            State::Settled(actual, _) => return Err(Error::AlreadySettled { key: key.clone(), actual }),
+        };
+        turn.spent("release", &spend.about(key), ("amount_nano_usd", amount));
+        self.move_all(spend.day, &spend.session, moved, turn);
+        self.spends.set(key, State::Released, turn);
+        Ok(())
+    }
+
+    pub(super) fn charge(
+        &mut self,
+        charge: &Charge,
+        key: IdempotencyKey,
+        turn: &mut Turn<'_, '_>,
+    ) -> Result<Posted, Error> {
+        if let Some(spend) = self.spends.get(&key, turn) {
+            return match &spend.state {
+                State::Settled(cost, posted)
+                    if spend.amount.is_none() && *cost == charge.cost && spend.session == charge.session =>
+                {
+                    Ok(posted.clone())
+                }
+                _ => Err(Error::SpendConflict { key, original: spend.describe() }),
+            };
+        }
+        let (day, session) = (turn.today(), charge.session.clone());
+        let about = About { key: &key, session: &session, trace: charge.trace };
+        turn.spent("charge", &about, ("cost_nano_usd", charge.cost));
+        self.move_all(day, &session, Move { spent: charge.cost, ..Move::default() }, turn);
+        let posted = self.posted(day, &session, turn);
+        let state = State::Settled(charge.cost, posted.clone());
+        let (amount, until, expiry, trace) = (None, turn.now, Expiry::Presume, charge.trace);
+        self.spends.charged(key, Spend { session, day, amount, until, expiry, trace, state, ended: None }, turn);
+        Ok(posted)
+    }
+
+    pub(super) fn balances(
+        &self,
+        swarm: &SwarmId,
+        day: Option<UtcDay>,
+        turn: &Turn<'_, '_>,
+    ) -> Result<Vec<Balance>, Error> {
+        let (day, oldest) = (day.unwrap_or(turn.today()), oldest(turn));
+        if day < oldest {
+            return Err(Error::NotRetained { day, oldest });
+        }
+        Ok(self.days.look(day, swarm).iter().map(|account| account.balance(day, turn)).collect())
+    }
+
+    pub(super) fn statement(
+        &self,
+        swarm: &SwarmId,
+        day: Option<UtcDay>,
+        after: Option<&SwarmId>,
+        limit: usize,
+        turn: &Turn<'_, '_>,
+    ) -> Result<Statement, Error> {
+        let balance = self.balances(swarm, day, turn)?.swap_remove(0);
+        let day = balance.day;
+        let within = self.days.day(day).map(|accounts| {
+            accounts.within(swarm, after, limit).map(|account| account.balance(day, turn)).collect::<Vec<_>>()
+        });
+        Ok(Statement::new(balance, within.unwrap_or_default()))
+    }
+
+    pub(super) fn set_limit(&mut self, swarm: &SwarmId, limit: Limit, turn: &mut Turn<'_, '_>) -> Balance {
+        if self.days.rule(swarm).limit != limit.amount() {
+            self.sequence += 1;
+            turn.ruled("limit", swarm, Some(("limit", limit.to_string().into())));
+            self.days.say(swarm, |rule| rule.limit = limit.amount());
+            let day = turn.today();
+            if let Some(account) = self.days.day_mut(day).and_then(|accounts| accounts.account_mut(swarm)) {
+                let level = account.level(turn);
+                account.announced = account.announced.min(level);
+                account.exhausted &= level == Level::Exhausted;
+                account.announce(day, turn);
+            }
+        }
+        self.today(swarm, turn)
+    }
+
+    pub(super) fn halt(&mut self, swarm: &SwarmId, reason: Text, turn: &mut Turn<'_, '_>) -> Balance {
+        if self.days.rule(swarm).halted.as_ref() != Some(&reason) {
+            self.sequence += 1;
+            turn.ruled("halt", swarm, Some(("reason", reason.clone())));
+            self.days.say(swarm, |rule| rule.halted = Some(reason.clone()));
+        }
+        self.today(swarm, turn)
+    }
+
+    pub(super) fn resume(&mut self, swarm: &SwarmId, turn: &mut Turn<'_, '_>) -> Balance {
+        let day = turn.today();
+        let account = self.days.day_mut(day).and_then(|accounts| accounts.account_mut(swarm));
+        let was_exhausted = account.is_some_and(|account| std::mem::take(&mut account.exhausted));
+        if was_exhausted || self.days.rule(swarm).halted.is_some() {
+            self.sequence += 1;
+            turn.ruled("resume", swarm, None);
+            self.days.say(swarm, |rule| rule.halted = None);
+        }
+        self.today(swarm, turn)
+    }
+
+    fn today(&self, swarm: &SwarmId, turn: &Turn<'_, '_>) -> Balance {
+        let day = turn.today();
+        let [account, ..] = &self.days.look(day, swarm)[..] else { unreachable!("a path has a level") };
+        account.balance(day, turn)
+    }
+}
+
+/// Checks something against the limit of that name.
+fn check(limit: &'static str, what: &str, actual: usize, max: usize) -> Result<(), Error> {
+    if actual <= max {
+        return Ok(());
+    }
+    Err(Error::LimitExceeded { limit, what: what.to_owned(), actual: actual as u64, max: max as u64 })
+}

@@ -1,0 +1,252 @@
+-- What a spend does to the accounts of a path.
+
+local function limit_of(account)
+  return rules[account.swarm].limit or (account.session == 1 and S.session_limit or NEVER)
+end
+
+-- Sums above 2^53 − 1 lose their last digits, but stay above.
+local function available(account)
+  return at_least(limit_of(account) - at_most(account.spent + account.held, NEVER), 0)
+end
+
+local function level_of(account)
+  local limit = limit_of(account)
+  local rest = limit % 100
+  -- The limit less the percentage, rounded up: no product above 2^53.
+  local warned = (limit - rest) / 100 * S.warn_percent + math.ceil(rest * S.warn_percent / 100)
+  return account.spent >= limit and EXHAUSTED or account.spent >= warned and WARNED or WITHIN
+end
+
+local function date(day)
+  local z = day + 719468
+  local era = math.floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local month = mp < 10 and mp + 3 or mp - 9
+  return string.format('%04d-%02d-%02d', yoe + era * 400 + (month <= 2 and 1 or 0), month,
+    doy - math.floor((153 * mp + 2) / 5) + 1)
+end
+
+local function usd(nanos)
+  local rest = nanos % 1000000000
+  local digits = string.format('%09.0f', rest)
+  return '$' .. int((nanos - rest) / 1000000000) .. '.' .. string.sub(digits, 1, 2) ..
+    string.match(string.sub(digits, 3), '^(.-)0*$')
+end
+
+-- Says so if an account has reached a level that was not announced.
+local function announce_level(account)
+  local level = level_of(account)
+  if level <= account.announced then
+    return
+  end
+  account.announced = level
+  local limit, day = limit_of(account), date(account.day)
+  journal { component = 'budget', operation = 'level', subject = account.swarm, params = { 'day', day, 'percent',
+    level == EXHAUSTED and 100 or S.warn_percent, 'spent_nano_usd', account.spent, 'limit_nano_usd', limit },
+    severity = level == EXHAUSTED and 'HIGH' or 'MEDIUM' }
+  if level == EXHAUSTED then
+    account.exhausted = 1
+    escalate { key = 'budget:' .. day .. ':' .. string.sub(account.swarm, -230), reason = 'budget_exceeded',
+      payload = '{"account":"' .. account.swarm .. '","day":"' .. day .. '","cost_incurred":"' .. usd(account.spent) ..
+      '","budget_original":"' .. usd(limit) .. '"}', severity = 'HIGH' }
+  end
+end
+
+-- Moves the accounts of a path alike. Those that are forgotten stay so.
+local function move_all(day, session, held, spent, presumed, costs)
+  book.sequence, book.changed = book.sequence + 1, true
+  if day < oldest_day() then
+    return
+  end
+  for nth, swarm in ipairs(path_of(session)) do
+    local account = accounts[account_name(day, swarm)]
+    account.held = at_most(account.held + held, NEVER)
+    account.spent = at_least(at_most(account.spent + spent, NEVER), 0)
+    account.presumed = at_least(at_most(account.presumed + presumed, NEVER), 0)
+    if nth == 1 then
+      account.session = 1
+    end
+    if costs then
+      announce_level(account)
+    end
+    save_account(account)
+  end
+end
+
+-- What a cost has done: what remains, the highest level on the way up, and whose it is.
+local function posted(day, session)
+  local remaining, level, at
+  local path = path_of(session)
+  for nth, swarm in ipairs(path) do
+    local account = accounts[account_name(day, swarm)]
+    if nth == 1 and not account.exists then
+      account.session = 1
+    end
+    local left, reached = available(account), level_of(account)
+    remaining = remaining and at_most(remaining, left) or left
+    if not level or reached > level then
+      level, at = reached, nth
+    end
+  end
+  local account = accounts[account_name(day, path[at])]
+  return { remaining, level, at, account.spent, limit_of(account) }
+end
+
+local function pack_posted(actual, said)
+  return struct.pack(POSTED, actual, said[1], said[2], said[3], said[4], said[5])
+end
+
+local function unpack_posted(spend)
+  local actual, remaining, level, at, spent, limit = struct.unpack(POSTED, spend.posted)
+  return actual, { remaining, level, at, spent, limit }
+end
+
+-- Keeps what a spend has done in the journal: JSON by hand, since it is what happens most.
+local function note_spend(operation, spend, params, severity)
+  record('{"component":"budget","operation":"' .. operation .. '","subject":"' .. spend.session .. '","params":{"id":' ..
+    cjson.encode(spend.key) .. params .. '},"severity":"' .. (severity or 'INFO') .. '"' ..
+    (spend.trace ~= '' and ',"trace":"' .. spend.trace .. '"' or '') .. '}')
+end
+
+-- Forgets spends that ended too long ago, or are too many.
+local function forget_spends()
+  local old = call('LRANGE', P .. 'budget:ended', 0, 499)
+  local keys, times = {}, {}
+  for nth, entry in ipairs(old) do
+    local at, key = string.match(entry, '^(%d+) (.*)$')
+    if not (tonumber(at) <= now - S.window or book.ended - nth + 1 > S.remembered) then
+      break
+    end
+    keys[nth], times[nth] = key, tonumber(at)
+  end
+  if #keys == 0 then
+    return
+  end
+  local unknown = {}
+  for _, key in ipairs(keys) do
+    if spends[key] == nil then
+      unknown[#unknown + 1] = key
+    end
+  end
+  read_more({}, unknown)
+  local gone = {}
+  for nth, key in ipairs(keys) do
+    -- The key may have been used anew.
+    if spends[key] and spends[key].ended == times[nth] then
+      gone[#gone + 1], spends[key] = 's' .. key, false
+    end
+  end
+  -- What was to be written must not come back.
+  write_fields()
+  call('LPOP', P .. 'budget:ended', #keys)
+  book.ended = book.ended - #keys
+  if #gone > 0 then
+    call('HDEL', P .. 'budget', unpack(gone))
+  end
+end
+
+-- A spend has ended for the first time.
+local function end_spend(spend)
+  if spend.ended == 0 then
+    spend.ended = now
+    call('RPUSH', P .. 'budget:ended', int(now) .. ' ' .. spend.key)
+    book.ended, book.ends = book.ended + 1, book.ends + 1
+    return book.ends % 64 == 0
+  end
+end
+
+-- A spend is in another state. What ends first leaves what is due.
+local function set_state(spend, state)
+  local was_held = spend.state == HELD
+  spend.state = state
+  if was_held then
+    call('ZREM', P .. 'budget:due', spend.key)
+    book.open = at_least(book.open - 1, 0)
+  end
+  local is_time = end_spend(spend)
+  save_spend(spend)
+  if is_time then
+    forget_spends()
+  end
+end
+
+local function expire(spend)
+  local presumed, amount = spend.expiry == PRESUME, spend.amount
+  note_spend('expire', spend, ',"amount_nano_usd":' .. int(amount) .. ',"presumed":' .. (presumed and 'true' or 'false'),
+    presumed and 'MEDIUM')
+  if presumed then
+    move_all(spend.day, spend.session, -amount, amount, amount, amount > 0)
+  else
+    move_all(spend.day, spend.session, -amount, 0, 0)
+  end
+  set_state(spend, presumed and PRESUMED or LAPSED)
+end
+
+-- Ends the reservations that are overdue, so many at a time. Answers whether that was all.
+local function expire_due()
+  if book.due > now then
+    return true
+  end
+  local keys = call('ZRANGEBYSCORE', P .. 'budget:due', '-inf', int(now), 'LIMIT', 0, 100)
+  local unknown, wanted = {}, {}
+  for _, key in ipairs(keys) do
+    if spends[key] == nil then
+      unknown[#unknown + 1] = key
+    end
+  end
+  read_more({}, unknown)
+  for _, key in ipairs(keys) do
+    local spend = spends[key]
+    if spend then
+      wanted[#wanted + 1] = { spend.day, path_of(spend.session) }
+    end
+  end
+  read_more(wanted, {})
+  for _, key in ipairs(keys) do
+    if spends[key] then
+      expire(spends[key])
+    else
+      call('ZREM', P .. 'budget:due', key)
+    end
+  end
+  local next_due = call('ZRANGE', P .. 'budget:due', 0, 0, 'WITHSCORES')
+  book.due, book.changed = tonumber(next_due[2] or NEVER), true
+  return book.due > now
+end
+
+-- Forgets the accounts of days that are too old, so many at a time. Answers whether that was all.
+local function forget_days()
+  local oldest = oldest_day()
+  if book.oldest >= oldest then
+    return true
+  end
+  local old = call('ZRANGEBYLEX', P .. 'budget:accounts', '-', string.format('(%06d ', oldest), 'LIMIT', 0, 500)
+  local names = {}
+  for nth, member in ipairs(old) do
+    local day, swarm = string.match(member, '^(%d+) (.*)$')
+    names[nth] = account_name(tonumber(day), swarm)
+    if accounts[names[nth]] then
+      keep_account(names[nth], tonumber(day), swarm, false)
+    end
+  end
+  if #names > 0 then
+    call('HDEL', P .. 'budget', unpack(names))
+    call('ZREM', P .. 'budget:accounts', unpack(old))
+    book.accounts = book.accounts - #names
+  end
+  book.changed = true
+  if #old == 500 then
+    return false
+  end
+  book.oldest = oldest
+  return true
+end
+
+-- The spend under a key, unless it counts as forgotten.
+local function remembered_spend(key)
+  local spend = spends[key]
+  return spend and (spend.ended == 0 or spend.ended > now - S.window) and spend or nil
+end
