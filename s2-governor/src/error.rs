@@ -1,6 +1,8 @@
 //! What can go wrong, named by outcome.
 
-use s2_coordinator::Invalid;
+use s2_coordinator::{Invalid, Text};
+
+use crate::money::NanoUsd;
 
 /// Why a call did not do what was asked. A call that fails has changed nothing, unless the store failed: then it may or may not
 /// have happened, and repeating it tells.
@@ -10,6 +12,22 @@ pub enum Error {
     /// A word or a setting is not valid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+
+    /// The price table does not say what a model costs. A guess would be a budget that does not hold.
+    #[error("the price table has no model {model:?} and no alias of that name")]
+    UnknownModel {
+        /// The model.
+        model: Text,
+    },
+
+    /// An amount is more than [`NanoUsd::MAX`].
+    #[error("{what} comes to {nanos} nano-dollars, the limit NanoUsd::MAX is {}", NanoUsd::MAX.as_nanos())]
+    AmountExceeded {
+        /// What exceeded it.
+        what: String,
+        /// The amount, in billionths of a dollar.
+        nanos: u128,
+    },
 
     /// The store of the fleet said no.
     #[error(transparent)]
@@ -22,6 +40,8 @@ impl Error {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "S2_INVALID",
+            Self::UnknownModel { .. } => "S2_UNKNOWN_MODEL",
+            Self::AmountExceeded { .. } => "S2_AMOUNT_EXCEEDED",
             Self::Store(error) => error.code(),
         }
     }
@@ -31,7 +51,7 @@ impl Error {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Store(error) => error.is_retryable(),
-            Self::Invalid(_) => false,
+            Self::Invalid(_) | Self::UnknownModel { .. } | Self::AmountExceeded { .. } => false,
         }
     }
 }

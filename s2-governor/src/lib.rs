@@ -3,8 +3,15 @@
 //! The modules are listed in reading order; each knows only those above it.
 
 // Words.
-mod error;
 mod money;
+mod error;
+// What things cost.
+mod usage;
+mod prices;
+mod price_table;
 
 pub use error::Error;
 pub use money::NanoUsd;
+pub use price_table::PriceTable;
+pub use prices::{LongContext, Prices};
+pub use usage::Usage;
