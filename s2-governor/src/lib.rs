@@ -9,9 +9,20 @@ mod error;
 mod usage;
 mod prices;
 mod price_table;
+// Which model does it.
+mod quality;
+mod tier;
+mod route;
+mod savings;
+mod tier_router;
 
 pub use error::Error;
 pub use money::NanoUsd;
 pub use price_table::PriceTable;
 pub use prices::{LongContext, Prices};
+pub use quality::Quality;
+pub use route::{Choice, Considered, Decision, Headroom, Route, RouteRequest, Verdict};
+pub use savings::Savings;
+pub use tier::{Degrade, Tier, TierPolicy};
+pub use tier_router::TierRouter;
 pub use usage::Usage;
