@@ -3,10 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use s2_coordinator::Invalid;
-use s2_coordinator::SwarmId;
-use s2_coordinator::Text;
-use s2_coordinator::UtcDay;
+use s2_coordinator::{Invalid, SwarmId, Text, UtcDay};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::money::NanoUsd;

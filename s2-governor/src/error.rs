@@ -1,9 +1,6 @@
 //! What can go wrong, named by outcome.
 
-use s2_coordinator::IdempotencyKey;
-use s2_coordinator::Invalid;
-use s2_coordinator::SwarmId;
-use s2_coordinator::UtcDay;
+use s2_coordinator::{IdempotencyKey, Invalid, SwarmId, Text, UtcDay};
 
 use crate::money::NanoUsd;
 
@@ -83,6 +80,22 @@ pub enum Error {
         oldest: UtcDay,
     },
 
+    /// The price table does not say what a model costs. A guess would be a budget that does not hold.
+    #[error("the price table has no model {model:?} and no alias of that name")]
+    UnknownModel {
+        /// The model.
+        model: Text,
+    },
+
+    /// An amount is more than [`NanoUsd::MAX`].
+    #[error("{what} comes to {nanos} nano-dollars, the limit NanoUsd::MAX is {}", NanoUsd::MAX.as_nanos())]
+    AmountExceeded {
+        /// What exceeded it.
+        what: String,
+        /// The amount, in billionths of a dollar.
+        nanos: u128,
+    },
+
     /// The store of the fleet said no.
     #[error(transparent)]
     Store(#[from] s2_coordinator::Error),
@@ -101,6 +114,8 @@ impl Error {
             Self::ReservationEnded { .. } => "S2_RESERVATION_ENDED",
             Self::UnknownReservation { .. } => "S2_UNKNOWN_RESERVATION",
             Self::NotRetained { .. } => "S2_NOT_RETAINED",
+            Self::UnknownModel { .. } => "S2_UNKNOWN_MODEL",
+            Self::AmountExceeded { .. } => "S2_AMOUNT_EXCEEDED",
             Self::Store(error) => error.code(),
         }
     }

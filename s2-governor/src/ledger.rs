@@ -8,9 +8,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use s2_coordinator::SwarmId;
-use s2_coordinator::Timestamp;
-use s2_coordinator::UtcDay;
+use s2_coordinator::{SwarmId, Timestamp, UtcDay};
 
 use crate::account::Balance;
 use crate::account::Limit;

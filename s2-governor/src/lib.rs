@@ -5,12 +5,22 @@
 // Words.
 mod money;
 mod error;
+// What things cost.
+mod usage;
+mod prices;
+mod price_table;
+// Which model does it.
+mod quality;
+mod tier;
+mod route;
+mod savings;
+mod tier_router;
+// What may be spent.
 mod account;
 mod seen;
 mod spend;
 mod settings;
 mod keys;
-// Contracts.
 mod ledger;
 // Backends.
 mod memory;
@@ -22,8 +32,16 @@ pub use error::Error;
 pub use ledger::{BudgetLedger, BudgetLedgerExt, Statement};
 pub use memory::MemoryLedger;
 pub use money::NanoUsd;
+pub use price_table::PriceTable;
+pub use prices::{LongContext, Prices};
+pub use quality::Quality;
 #[cfg(feature = "redis")]
 pub use redis::RedisLedger;
+pub use route::{Choice, Considered, Decision, Headroom, Route, RouteRequest, Verdict};
+pub use savings::Savings;
 pub use seen::Seen;
 pub use settings::LedgerSettings;
 pub use spend::{Charge, Denial, Denied, Expiry, Posted, Reservation, Reserve, Reserved};
+pub use tier::{Degrade, Tier, TierPolicy};
+pub use tier_router::TierRouter;
+pub use usage::Usage;

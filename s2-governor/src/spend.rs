@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use s2_coordinator::IdempotencyKey;
-use s2_coordinator::SwarmId;
-use s2_coordinator::Timestamp;
-use s2_coordinator::TraceToken;
-use s2_coordinator::UtcDay;
+use s2_coordinator::{IdempotencyKey, SwarmId, Timestamp, TraceToken, UtcDay};
 use serde::{Deserialize, Serialize};
 
 use crate::account::Level;

@@ -1,8 +1,6 @@
 //! One account.
 
-use s2_coordinator::SwarmId;
-use s2_coordinator::Text;
-use s2_coordinator::UtcDay;
+use s2_coordinator::{SwarmId, Text, UtcDay};
 
 use crate::account::Balance;
 use crate::account::Level;

@@ -1,10 +1,6 @@
 //! What a ledger does, one step at a time.
 
-use s2_coordinator::IdempotencyKey;
-use s2_coordinator::SwarmId;
-use s2_coordinator::Text;
-use s2_coordinator::Timestamp;
-use s2_coordinator::UtcDay;
+use s2_coordinator::{IdempotencyKey, SwarmId, Text, Timestamp, UtcDay};
 
 use crate::account::Balance;
 use crate::account::Level;

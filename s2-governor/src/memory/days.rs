@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use s2_coordinator::SwarmId;
-use s2_coordinator::UtcDay;
+use s2_coordinator::{SwarmId, UtcDay};
 
 use crate::memory::account::Account;
 use crate::memory::account::Rule;

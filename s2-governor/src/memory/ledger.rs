@@ -4,11 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use s2_coordinator::MemoryStore;
-use s2_coordinator::Part;
-use s2_coordinator::SwarmId;
-use s2_coordinator::Timestamp;
-use s2_coordinator::UtcDay;
+use s2_coordinator::{MemoryStore, Part, SwarmId, Timestamp, UtcDay};
 
 use crate::account::Balance;
 use crate::account::Limit;

@@ -1,16 +1,8 @@
 //! One change of a ledger, as its parts see it.
 
-use s2_coordinator::IdempotencyKey;
-use s2_coordinator::NewEscalation;
-use s2_coordinator::Record;
-use s2_coordinator::Severity;
-use s2_coordinator::Step;
-use s2_coordinator::Subject;
-use s2_coordinator::SwarmId;
-use s2_coordinator::Text;
-use s2_coordinator::Timestamp;
-use s2_coordinator::TraceToken;
-use s2_coordinator::UtcDay;
+use s2_coordinator::{
+    IdempotencyKey, NewEscalation, Record, Severity, Step, Subject, SwarmId, Text, Timestamp, TraceToken, UtcDay,
+};
 
 use crate::money::NanoUsd;
 use crate::settings::LedgerSettings;

@@ -1,10 +1,6 @@
 //! What the script answers.
 
-use s2_coordinator::Reply;
-use s2_coordinator::SwarmId;
-use s2_coordinator::Text;
-use s2_coordinator::Timestamp;
-use s2_coordinator::UtcDay;
+use s2_coordinator::{Reply, SwarmId, Text, Timestamp, UtcDay};
 
 use crate::account::Balance;
 use crate::account::Level;

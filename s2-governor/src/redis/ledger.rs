@@ -4,12 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use s2_coordinator::IdempotencyKey;
-use s2_coordinator::RedisStore;
-use s2_coordinator::SwarmId;
-use s2_coordinator::Timestamp;
-use s2_coordinator::TraceToken;
-use s2_coordinator::UtcDay;
+use s2_coordinator::{IdempotencyKey, RedisStore, SwarmId, Timestamp, TraceToken, UtcDay};
 use tokio::runtime::Handle;
 
 use crate::account::Balance;
