@@ -26,6 +26,9 @@ mod ledger;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+// Proof.
+#[cfg(feature = "conformance")]
+pub mod conformance;
 
 pub use account::{Balance, Level, Limit};
 pub use error::Error;

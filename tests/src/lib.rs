@@ -14,6 +14,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use s2_coordinator::conformance::{Backend, Fleet};
 use s2_coordinator::{Config, EventBus, Inbox, Journal, ManualClock, MemoryStore, Scheduler, Timestamp};
+use s2_governor::conformance as ledgers;
+use s2_governor::{BudgetLedger, LedgerSettings, MemoryLedger};
 
 /// 2025-11-12T09:00:00Z: where the clocks of the tests begin.
 pub const START: Timestamp = Timestamp::from_micros(1_762_938_000_000_000);
@@ -74,6 +76,32 @@ impl Fleet for MemoryFleet {
 
     fn journal(&self) -> Option<Arc<dyn Journal>> {
         Some(Arc::new(self.store.journal()))
+    }
+
+    async fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+}
+
+#[async_trait]
+impl ledgers::Backend for Memory {
+    async fn fleet(&self) -> Box<dyn ledgers::Fleet> {
+        Box::new(MemoryFleet::new(Config::default()))
+    }
+}
+
+#[async_trait]
+impl ledgers::Fleet for MemoryFleet {
+    fn ledger(&self, settings: LedgerSettings) -> Arc<dyn BudgetLedger> {
+        Arc::new(MemoryLedger::with_settings(&self.store, settings).expect("valid settings"))
+    }
+
+    fn inbox(&self) -> Arc<dyn Inbox> {
+        Arc::new(self.store.inbox())
+    }
+
+    fn journal(&self) -> Arc<dyn Journal> {
+        Arc::new(self.store.journal())
     }
 
     async fn advance(&self, by: Duration) {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use s2_coordinator::conformance::{Backend, Fleet};
 use s2_coordinator::{Config, EventBus, Inbox, Journal, ManualClock, RedisStore, Scheduler, SwarmId};
+use s2_governor::conformance as ledgers;
+use s2_governor::{BudgetLedger, LedgerSettings, RedisLedger};
 
 use crate::START;
 use crate::servers::RedisServer;
@@ -95,6 +97,32 @@ impl Fleet for RedisFleet {
 
     fn journal(&self) -> Option<Arc<dyn Journal>> {
         Some(Arc::new(self.store.journal()))
+    }
+
+    async fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+}
+
+#[async_trait]
+impl ledgers::Backend for Redis {
+    async fn fleet(&self) -> Box<dyn ledgers::Fleet> {
+        Box::new(RedisFleet::new(&self.server, Config::default()).await)
+    }
+}
+
+#[async_trait]
+impl ledgers::Fleet for RedisFleet {
+    fn ledger(&self, settings: LedgerSettings) -> Arc<dyn BudgetLedger> {
+        Arc::new(RedisLedger::with_settings(&self.store, settings).expect("valid settings"))
+    }
+
+    fn inbox(&self) -> Arc<dyn Inbox> {
+        Arc::new(self.store.inbox())
+    }
+
+    fn journal(&self) -> Arc<dyn Journal> {
+        Arc::new(self.store.journal())
     }
 
     async fn advance(&self, by: Duration) {

@@ -61,4 +61,4 @@ mod scheduler;
 mod suite;
 
 pub use harness::{Backend, Fleet, Guarantee};
-pub use suite::{Report, run};
+pub use suite::{ForeignCase, Report, run, run_cases};

@@ -1,6 +1,8 @@
 //! Selecting, running and reporting the cases.
 
+use std::error::Error;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +51,18 @@ pub struct Report {
 }
 
 impl Report {
+    fn add(&mut self, name: String, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => self.passed.push(name),
+            Err(why) => self.failed.push((name, why)),
+        }
+    }
+
+    fn check(&self) {
+        let cases = self.passed.len() + self.failed.len() + self.left_out.len();
+        assert!(cases > 0, "no case is called {:?}", wanted());
+    }
+
     fn cases_without(&self, guarantee: Guarantee) -> impl Iterator<Item = &str> {
         self.left_out.iter().filter(move |(_, missing)| *missing == guarantee).map(|(case, _)| case.as_str())
     }
@@ -70,6 +84,9 @@ impl fmt::Display for Report {
     }
 }
 
+/// A case of a contract of another crate: its name, and what it does on fleets of its own.
+pub type ForeignCase<E> = (String, Pin<Box<dyn Future<Output = Result<(), E>> + Send>>);
+
 /// Runs every case that the backend's guarantees select, each on fresh fleets, one after the other.
 ///
 /// Call it within a tokio runtime; with several worker threads, races are real.
@@ -78,37 +95,63 @@ impl fmt::Display for Report {
 ///
 /// When `S2_CONFORMANCE` selects no case at all.
 pub async fn run(backend: Arc<dyn Backend>) -> Report {
-    let wanted = std::env::var("S2_CONFORMANCE").unwrap_or_default();
     let mut report = Report::default();
     for (suite, case) in SUITES.iter().flat_map(|(suite, cases)| cases.iter().map(move |case| (suite, case))) {
         let name = format!("{suite}::{}", case.name);
-        if !name.contains(&wanted) {
+        if !is_wanted(&name) {
             continue;
         }
         match case.needs.iter().find(|need| !backend.guarantees().contains(need)) {
             Some(missing) => report.left_out.push((name, *missing)),
-            None => match run_one(case, Given { backend: Arc::clone(&backend) }).await {
-                Ok(()) => report.passed.push(name),
-                Err(why) => report.failed.push((name, why)),
-            },
+            None => report.add(name, run_one((case.run)(Given { backend: Arc::clone(&backend) })).await),
         }
     }
-    let cases = report.passed.len() + report.failed.len() + report.left_out.len();
-    assert!(cases > 0, "no case is called {wanted:?}");
+    report.check();
     report
 }
 
-async fn run_one(case: &Case, given: Given) -> Result<(), String> {
+/// Runs the cases of another crate's contract as [`run`] does those of this one.
+///
+/// # Panics
+///
+/// When `S2_CONFORMANCE` selects no case at all.
+pub async fn run_cases<E: Error + Send + 'static>(cases: impl IntoIterator<Item = ForeignCase<E>>) -> Report {
+    let mut report = Report::default();
+    for (name, case) in cases {
+        if is_wanted(&name) {
+            report.add(name, run_one(case).await);
+        }
+    }
+    report.check();
+    report
+}
+
+/// The part that the names of cases must have.
+fn wanted() -> String {
+    std::env::var("S2_CONFORMANCE").unwrap_or_default()
+}
+
+fn is_wanted(name: &str) -> bool {
+    name.contains(&wanted())
+}
+
+fn cause<'a>(error: &&'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    (**error).source()
+}
+
+async fn run_one<E: Error + Send + 'static>(
+    case: impl Future<Output = Result<(), E>> + Send + 'static,
+) -> Result<(), String> {
     // A task of its own turns a failed assertion into an answer.
-    let mut task = tokio::spawn((case.run)(given));
+    let mut task = tokio::spawn(case);
     match tokio::time::timeout(HANGS, &mut task).await {
         Err(_) => {
             task.abort();
             Err(format!("hangs: not done after {HANGS:?}"))
         }
         Ok(Ok(outcome)) => outcome.map_err(|error| {
-            let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
-            causes.fold(format!("{}: {error}", error.code()), |text, cause| format!("{text}: {cause}"))
+            let causes = std::iter::successors(error.source(), cause);
+            causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
         }),
         Ok(Err(failed)) => match failed.try_into_panic() {
             Err(cancelled) => Err(cancelled.to_string()),
