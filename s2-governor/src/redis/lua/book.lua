@@ -26,7 +26,14 @@ local HELD, PRESUMED, LAPSED, RELEASED, SETTLED = 1, 2, 3, 4, 5
 local PRESUME = 1
 
 -- The settings of whoever calls, and what this step has read.
-local S, book, accounts, rules, spends, fields
+local S, book, spends, fields, changed
+-- The number of this step: an account is read once in each.
+local nth_step = 0
+-- What was read before, by prefix of the fleet: its book, accounts by name, paths by session. As long as the server holds the
+-- same bytes, they need not be taken apart anew.
+local fleets, remembered_accounts, F = {}, 0
+-- Whether the last step came to its end.
+local is_clean = true
 -- What this server process has seen itself of each fleet's book: its epoch and sequence.
 local alive = {}
 
@@ -50,61 +57,67 @@ local function oldest_day()
   return at_least(day_of(now) - S.kept_days, 0)
 end
 
--- The paths of a swarm and of those that contain it, innermost first.
-local paths, path_count = {}, 0
+-- The account of a swarm on a day, as far as it is known.
+local function account_of(day, swarm)
+  local name = 'a' .. day .. ':' .. swarm
+  local account = F.accounts[name]
+  if not account then
+    account = { name = name, rule = 'r' .. swarm, day = day, swarm = swarm, thawed = 0, packed = '', said = '' }
+    F.accounts[name], remembered_accounts = account, remembered_accounts + 1
+  end
+  return account
+end
 
-local function path_of(swarm)
-  local path = paths[swarm]
-  if not path then
-    if path_count >= 1000 then
-      paths, path_count = {}, 0
-    end
-    path = {}
+-- The accounts of a swarm and of those that contain it, innermost first.
+local function path_of(day, swarm)
+  local path = F.paths[swarm]
+  if not path or path.day ~= day then
+    path = { day = day }
     local rest = swarm
     while rest do
-      path[#path + 1] = rest
+      path[#path + 1] = account_of(day, rest)
       rest = string.match(rest, '^(.*)/[^/]*$')
     end
-    paths[swarm], path_count = path, path_count + 1
+    F.paths[swarm], remembered_accounts = path, remembered_accounts + 1
   end
   return path
 end
 
-local function account_name(day, swarm)
-  return 'a' .. day .. ':' .. swarm
-end
-
 local function unpack_book(packed)
-  book = { lives = {} }
-  local at
-  book.epoch, book.sequence, book.due, book.frozen, book.open, book.ended, book.ends, book.accounts, book.oldest, at =
+  local read, at = { lives = {}, packed = packed }, nil
+  read.epoch, read.sequence, read.due, read.frozen, read.open, read.ended, read.ends, read.accounts, read.oldest, at =
     struct.unpack(BOOK, packed)
+  read.said = string.sub(packed, at)
   while at <= #packed do
     local life = {}
     life.epoch, life.begun, life.lost, at = struct.unpack(LIFE, packed, at)
-    book.lives[#book.lives + 1] = life
+    read.lives[#read.lives + 1] = life
   end
+  return read
 end
 
-local function keep_account(name, day, swarm, packed)
-  local account = { name = name, day = day, swarm = swarm, exists = packed and true or false }
+local function empty_book()
+  return { epoch = 0, sequence = 0, due = NEVER, frozen = 0, open = 0, ended = 0, ends = 0, accounts = 0, oldest = 0, lives = {},
+    said = '' }
+end
+
+local function unpack_account(account, packed)
+  account.packed, account.exists = packed, packed and true or false
   if packed then
     account.spent, account.held, account.presumed, account.announced, account.exhausted, account.session =
       struct.unpack(ACCOUNT, packed)
   else
     account.spent, account.held, account.presumed, account.announced, account.exhausted, account.session = 0, 0, 0, 0, 0, 0
   end
-  accounts[name] = account
 end
 
-local function keep_rule(swarm, packed)
-  local rule = { thawed = 0 }
-  if packed then
-    local limited, limit, thawed, halted, at = struct.unpack(RULE, packed)
-    rule.limit, rule.thawed = limited == 1 and limit or nil, thawed
-    rule.halted = halted == 1 and string.sub(packed, at) or nil
+local function unpack_rule(account, said)
+  account.said, account.limit, account.halted, account.thawed = said, nil, nil, 0
+  if said then
+    local limited, limit, thawed, halted, at = struct.unpack(RULE, said)
+    account.limit, account.thawed = limited == 1 and limit or nil, thawed
+    account.halted = halted == 1 and string.sub(said, at) or nil
   end
-  rules[swarm] = rule
 end
 
 local function keep_spend(key, packed)
@@ -120,60 +133,74 @@ local function keep_spend(key, packed)
   spends[key] = spend
 end
 
--- Reads what is not known yet: of these {day, path} the accounts and what was said about them, and these spends.
+-- Reads these spends and the accounts of these paths, and in the beginning the book, as far as this step has not done so.
 local function read_more(wanted, keys, with_book)
-  local names = with_book and { 'm' } or {}
-  for _, key in ipairs(keys) do
-    names[#names + 1] = 's' .. key
+  local names, nth, unread = {}, 0, {}
+  if with_book then
+    names[1], nth = 'm', 1
   end
-  for _, each in ipairs(wanted) do
-    for _, swarm in ipairs(each[2]) do
-      names[#names + 1], names[#names + 2] = account_name(each[1], swarm), 'r' .. swarm
+  for _, key in ipairs(keys) do
+    nth = nth + 1
+    names[nth] = 's' .. key
+  end
+  for _, path in ipairs(wanted) do
+    for _, account in ipairs(path) do
+      if account.read ~= nth_step then
+        account.read = nth_step
+        unread[#unread + 1] = account
+        names[nth + 1], names[nth + 2] = account.name, account.rule
+        nth = nth + 2
+      end
     end
   end
-  if #names == 0 then
+  if nth == 0 then
     return
   end
-  local found, nth = call('HMGET', P .. 'budget', unpack(names)), 0
-  local function next_found()
-    nth = nth + 1
-    return found[nth]
-  end
+  local found, at = call('HMGET', P .. 'budget', unpack(names)), 0
   if with_book then
-    local packed = next_found()
-    if packed then
-      unpack_book(packed)
-    else
-      book = { epoch = 0, sequence = 0, due = NEVER, frozen = 0, open = 0, ended = 0, ends = 0, accounts = 0, oldest = 0,
-        lives = {} }
+    at = 1
+    if not found[1] then
+      F.book = empty_book()
+    elseif not F.book or F.book.packed ~= found[1] then
+      F.book = unpack_book(found[1])
     end
+    book = F.book
   end
   for _, key in ipairs(keys) do
-    keep_spend(key, next_found())
+    at = at + 1
+    keep_spend(key, found[at])
   end
-  for _, each in ipairs(wanted) do
-    for _, swarm in ipairs(each[2]) do
-      local packed, said = next_found(), next_found()
-      local name = account_name(each[1], swarm)
-      if not accounts[name] then
-        keep_account(name, each[1], swarm, packed)
-      end
-      if not rules[swarm] then
-        keep_rule(swarm, said)
-      end
+  for _, account in ipairs(unread) do
+    if not account.exists or account.packed ~= found[at + 1] then
+      unpack_account(account, found[at + 1])
     end
+    if account.said ~= found[at + 2] then
+      unpack_rule(account, found[at + 2])
+    end
+    at = at + 2
   end
 end
 
--- Begins with a book, a spend and the accounts of a path.
+-- Begins with a book, a spend and the accounts of a path. Answers with the path.
 local function open_book(key, day, swarm)
   S = ledgers[ARGV[6]] or read_ledger(ARGV[6])
-  accounts, rules, spends, fields = {}, {}, {}, {}
-  read_more(swarm == '' and {} or { { day, path_of(swarm) } }, key == '' and {} or { key }, true)
+  if not is_clean or remembered_accounts > 20000 then
+    fleets, remembered_accounts = {}, 0
+  end
+  F = fleets[P]
+  if not F then
+    F = { accounts = {}, paths = {} }
+    fleets[P] = F
+  end
+  is_clean, nth_step, spends, fields, changed = false, nth_step + 1, {}, {}, {}
+  local path = path_of(day, swarm)
+  read_more({ path }, key == '' and {} or { key }, true)
+  return path
 end
 
 local function write_field(name, value)
-  fields[#fields + 1], fields[#fields + 2] = name, value
+  local at = #fields
+  fields[at + 1], fields[at + 2] = name, value
 end
 
 local function save_account(account)
@@ -181,16 +208,19 @@ local function save_account(account)
     account.exists, book.accounts = true, book.accounts + 1
     call('ZADD', P .. 'budget:accounts', 0, string.format('%06d %s', account.day, account.swarm))
   end
-  account.changed = true
+  if account.saves ~= nth_step then
+    account.saves, changed[#changed + 1] = nth_step, account
+  end
 end
 
-local function save_rule(swarm)
-  local rule = rules[swarm]
-  if not rule.limit and not rule.halted and rule.thawed == 0 then
-    call('HDEL', P .. 'budget', 'r' .. swarm)
+local function save_rule(account)
+  if not account.limit and not account.halted and account.thawed == 0 then
+    call('HDEL', P .. 'budget', account.rule)
+    account.said = false
   else
-    write_field('r' .. swarm, struct.pack(RULE, rule.limit and 1 or 0, rule.limit or 0, rule.thawed, rule.halted and 1 or 0) ..
-      (rule.halted or ''))
+    account.said = struct.pack(RULE, account.limit and 1 or 0, account.limit or 0, account.thawed, account.halted and 1 or 0) ..
+      (account.halted or '')
+    write_field(account.rule, account.said)
   end
 end
 
@@ -207,28 +237,33 @@ local function write_fields()
   fields = {}
 end
 
+-- The lives of the server have changed.
+local function save_lives()
+  local lives = {}
+  for nth, life in ipairs(book.lives) do
+    lives[nth] = struct.pack(LIFE, life.epoch, life.begun, life.lost)
+  end
+  book.said, book.changed = table.concat(lives), true
+end
+
 local function save_book()
-  for name, account in pairs(accounts) do
-    if account.changed then
-      account.changed = false
-      write_field(name, struct.pack(ACCOUNT, account.spent, account.held, account.presumed, account.announced,
-        account.exhausted, account.session))
-    end
+  for _, account in ipairs(changed) do
+    account.packed = struct.pack(ACCOUNT, account.spent, account.held, account.presumed, account.announced, account.exhausted,
+      account.session)
+    write_field(account.name, account.packed)
   end
   if book.changed or #fields > 0 then
-    book.changed = false
-    local lives = {}
-    for nth, life in ipairs(book.lives) do
-      lives[nth] = struct.pack(LIFE, life.epoch, life.begun, life.lost)
-    end
-    write_field('m', struct.pack(BOOK, book.epoch, book.sequence, book.due, book.frozen, book.open, book.ended, book.ends,
-      book.accounts, book.oldest) .. table.concat(lives))
+    book.changed = nil
+    book.packed = struct.pack(BOOK, book.epoch, book.sequence, book.due, book.frozen, book.open, book.ended, book.ends,
+      book.accounts, book.oldest) .. book.said
+    write_field('m', book.packed)
+    write_fields()
   end
-  write_fields()
   local seen = alive[P]
   if seen then
     seen.epoch, seen.sequence = book.epoch, book.sequence
   else
     alive[P] = { epoch = book.epoch, sequence = book.sequence }
   end
+  is_clean = true
 end

@@ -9,7 +9,7 @@ local function begin_life()
   end
   book.epoch = at_least(number(), book.epoch + 1)
   book.lives[#book.lives + 1] = { epoch = book.epoch, begun = book.sequence, lost = 0 }
-  book.changed = true
+  save_lives()
 end
 
 -- Where the book stood at the end of a life, and that life.
@@ -50,7 +50,6 @@ local function notice(epoch, sequence)
       table.remove(book.lives, 1)
     end
     table.insert(book.lives, 1, life)
-    book.changed = true
   end
   if life.lost == 0 then
     life.lost = 1
@@ -75,8 +74,8 @@ local function is_frozen(path)
   if book.frozen == 0 then
     return false
   end
-  for _, swarm in ipairs(path) do
-    if rules[swarm].thawed >= book.frozen then
+  for _, account in ipairs(path) do
+    if account.thawed >= book.frozen then
       return false
     end
   end

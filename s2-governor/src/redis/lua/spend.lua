@@ -1,7 +1,7 @@
 -- What a spend does to the accounts of a path.
 
 local function limit_of(account)
-  return rules[account.swarm].limit or (account.session == 1 and S.session_limit or NEVER)
+  return account.limit or (account.session == 1 and S.session_limit or NEVER)
 end
 
 -- Sums above 2^53 − 1 lose their last digits, but stay above.
@@ -56,19 +56,16 @@ local function announce_level(account)
 end
 
 -- Moves the accounts of a path alike. Those that are forgotten stay so.
-local function move_all(day, session, held, spent, presumed, costs)
+local function move_all(path, held, spent, presumed, costs)
   book.sequence, book.changed = book.sequence + 1, true
-  if day < oldest_day() then
+  if path.day < oldest_day() then
     return
   end
-  for nth, swarm in ipairs(path_of(session)) do
-    local account = accounts[account_name(day, swarm)]
+  path[1].session = 1
+  for _, account in ipairs(path) do
     account.held = at_most(account.held + held, NEVER)
     account.spent = at_least(at_most(account.spent + spent, NEVER), 0)
     account.presumed = at_least(at_most(account.presumed + presumed, NEVER), 0)
-    if nth == 1 then
-      account.session = 1
-    end
     if costs then
       announce_level(account)
     end
@@ -77,22 +74,19 @@ local function move_all(day, session, held, spent, presumed, costs)
 end
 
 -- What a cost has done: what remains, the highest level on the way up, and whose it is.
-local function posted(day, session)
-  local remaining, level, at
-  local path = path_of(session)
-  for nth, swarm in ipairs(path) do
-    local account = accounts[account_name(day, swarm)]
-    if nth == 1 and not account.exists then
-      account.session = 1
-    end
-    local left, reached = available(account), level_of(account)
-    remaining = remaining and at_most(remaining, left) or left
-    if not level or reached > level then
+local function posted(path)
+  local remaining, level, at = NEVER, -1, 1
+  if not path[1].exists then
+    path[1].session = 1
+  end
+  for nth, account in ipairs(path) do
+    local reached = level_of(account)
+    remaining = at_most(remaining, available(account))
+    if reached > level then
       level, at = reached, nth
     end
   end
-  local account = accounts[account_name(day, path[at])]
-  return { remaining, level, at, account.spent, limit_of(account) }
+  return { remaining, level, at, path[at].spent, limit_of(path[at]) }
 end
 
 local function pack_posted(actual, said)
@@ -106,25 +100,13 @@ end
 
 -- Keeps what a spend has done in the journal: JSON by hand, since it is what happens most.
 local function note_spend(operation, spend, params, severity)
+  local key = string.find(spend.key, '^[%w._/:-]+$') and '"' .. spend.key .. '"' or cjson.encode(spend.key)
   record('{"component":"budget","operation":"' .. operation .. '","subject":"' .. spend.session .. '","params":{"id":' ..
-    cjson.encode(spend.key) .. params .. '},"severity":"' .. (severity or 'INFO') .. '"' ..
+    key .. params .. '},"severity":"' .. (severity or 'INFO') .. '"' ..
     (spend.trace ~= '' and ',"trace":"' .. spend.trace .. '"' or '') .. '}')
 end
 
--- Forgets spends that ended too long ago, or are too many.
-local function forget_spends()
-  local old = call('LRANGE', P .. 'budget:ended', 0, 499)
-  local keys, times = {}, {}
-  for nth, entry in ipairs(old) do
-    local at, key = string.match(entry, '^(%d+) (.*)$')
-    if not (tonumber(at) <= now - S.window or book.ended - nth + 1 > S.remembered) then
-      break
-    end
-    keys[nth], times[nth] = key, tonumber(at)
-  end
-  if #keys == 0 then
-    return
-  end
+local function read_spends(keys)
   local unknown = {}
   for _, key in ipairs(keys) do
     if spends[key] == nil then
@@ -132,6 +114,27 @@ local function forget_spends()
     end
   end
   read_more({}, unknown)
+end
+
+-- Forgets spends that ended too long ago, or are too many.
+local function forget_spends()
+  local function is_old(entry)
+    return tonumber(string.match(entry, '^%d+')) <= now - S.window
+  end
+  local first = call('LINDEX', P .. 'budget:ended', 0)
+  if not first or book.ended <= S.remembered and not is_old(first) then
+    return
+  end
+  local old = call('LRANGE', P .. 'budget:ended', 0, 499)
+  local keys, times = {}, {}
+  for nth, entry in ipairs(old) do
+    local at, key = string.match(entry, '^(%d+) (.*)$')
+    if not (is_old(entry) or book.ended - nth + 1 > S.remembered) then
+      break
+    end
+    keys[nth], times[nth] = key, tonumber(at)
+  end
+  read_spends(keys)
   local gone = {}
   for nth, key in ipairs(keys) do
     -- The key may have been used anew.
@@ -177,10 +180,11 @@ local function expire(spend)
   local presumed, amount = spend.expiry == PRESUME, spend.amount
   note_spend('expire', spend, ',"amount_nano_usd":' .. int(amount) .. ',"presumed":' .. (presumed and 'true' or 'false'),
     presumed and 'MEDIUM')
+  local path = path_of(spend.day, spend.session)
   if presumed then
-    move_all(spend.day, spend.session, -amount, amount, amount, amount > 0)
+    move_all(path, -amount, amount, amount, amount > 0)
   else
-    move_all(spend.day, spend.session, -amount, 0, 0)
+    move_all(path, -amount, 0, 0)
   end
   set_state(spend, presumed and PRESUMED or LAPSED)
 end
@@ -191,17 +195,12 @@ local function expire_due()
     return true
   end
   local keys = call('ZRANGEBYSCORE', P .. 'budget:due', '-inf', int(now), 'LIMIT', 0, 100)
-  local unknown, wanted = {}, {}
-  for _, key in ipairs(keys) do
-    if spends[key] == nil then
-      unknown[#unknown + 1] = key
-    end
-  end
-  read_more({}, unknown)
+  local wanted = {}
+  read_spends(keys)
   for _, key in ipairs(keys) do
     local spend = spends[key]
     if spend then
-      wanted[#wanted + 1] = { spend.day, path_of(spend.session) }
+      wanted[#wanted + 1] = path_of(spend.day, spend.session)
     end
   end
   read_more(wanted, {})
@@ -227,10 +226,9 @@ local function forget_days()
   local names = {}
   for nth, member in ipairs(old) do
     local day, swarm = string.match(member, '^(%d+) (.*)$')
-    names[nth] = account_name(tonumber(day), swarm)
-    if accounts[names[nth]] then
-      keep_account(names[nth], tonumber(day), swarm, false)
-    end
+    local account = account_of(tonumber(day), swarm)
+    unpack_account(account, false)
+    names[nth] = account.name
   end
   if #names > 0 then
     call('HDEL', P .. 'budget', unpack(names))

@@ -1,5 +1,5 @@
 -- charge: key, day (none), session; cost, trace.
-function verbs.charge(key, day, session)
+function verbs.charge(key, day, session, path)
   local cost, before = tonumber(ARGV[12]), remembered_spend(key)
   if before then
     local actual, said
@@ -11,8 +11,8 @@ function verbs.charge(key, day, session)
   local spend = { key = key, state = SETTLED, expiry = PRESUME, reserved = 0, amount = 0, till = now, ended = 0, day = day,
     session = session, trace = ARGV[13] }
   note_spend('charge', spend, ',"cost_nano_usd":' .. int(cost))
-  move_all(day, session, 0, cost, 0, cost > 0)
-  local said = posted(day, session)
+  move_all(path, 0, cost, 0, cost > 0)
+  local said = posted(path)
   spend.posted = pack_posted(cost, said)
   set_state(spend, SETTLED)
   return { 'posted', said }

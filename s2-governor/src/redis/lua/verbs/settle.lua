@@ -12,7 +12,7 @@ local function reservation(key, day, session)
   return spend
 end
 
-function verbs.settle(key, day, session)
+function verbs.settle(key, day, session, path)
   local actual, spend, why = tonumber(ARGV[15]), reservation(key, day, session)
   if why == 'unknown' then
     return { 'unknown' }
@@ -27,19 +27,19 @@ function verbs.settle(key, day, session)
   local amount = spend.amount
   note_spend('settle', spend, ',"actual_nano_usd":' .. int(actual) .. ',"reserved_nano_usd":' .. int(amount))
   if spend.state == HELD then
-    move_all(day, session, -amount, actual, 0, actual > 0)
+    move_all(path, -amount, actual, 0, actual > 0)
   elseif spend.state == PRESUMED then
-    move_all(day, session, 0, actual - amount, -amount, actual > 0)
+    move_all(path, 0, actual - amount, -amount, actual > 0)
   else
-    move_all(day, session, 0, actual, 0, actual > 0)
+    move_all(path, 0, actual, 0, actual > 0)
   end
-  local said = posted(day, session)
+  local said = posted(path)
   spend.posted = pack_posted(actual, said)
   set_state(spend, SETTLED)
   return { 'posted', said }
 end
 
-function verbs.release(key, day, session)
+function verbs.release(key, day, session, path)
   local spend, why = reservation(key, day, session)
   if why then
     return { why == 'lost' and 'ok' or 'unknown' }
@@ -51,9 +51,9 @@ function verbs.release(key, day, session)
   local amount = spend.amount
   note_spend('release', spend, ',"amount_nano_usd":' .. int(amount))
   if spend.state == HELD then
-    move_all(day, session, -amount, 0, 0)
+    move_all(path, -amount, 0, 0)
   else
-    move_all(day, session, 0, -amount, -amount)
+    move_all(path, 0, -amount, -amount)
   end
   set_state(spend, RELEASED)
   return { 'ok' }
@@ -69,7 +69,7 @@ function verbs.extend(key, day, session)
   local till = at_most(now + tonumber(ARGV[15]), NEVER)
   if till > spend.till then
     spend.till = till
-    call('ZADD', P .. 'budget:due', int(till), key)
+    call('ZADD', P .. 'budget:due', till, key)
     save_spend(spend)
   end
   return { 'ok', spend.till }
