@@ -65,6 +65,8 @@ fn together(threads: usize) -> f64 {
         for _ in 0..threads {
             scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+                // Until the journal and what is remembered are full.
+                runtime.block_on(pairs(&ledger, PAIRS));
                 barrier.wait();
                 runtime.block_on(pairs(&ledger, PAIRS));
                 barrier.wait();

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::ledger::Statement;
 use crate::memory::account::Account;
 use crate::memory::days::Days;
+use crate::memory::days::Path;
 use crate::memory::spends::Spend;
 use crate::memory::spends::Spends;
 use crate::memory::spends::State;
@@ -74,16 +75,16 @@ fn tightest<'a>(path: impl Iterator<Item = &'a Account>, turn: &Turn<'_, '_>) ->
 impl Book {
     /// Does what time has brought.
     pub(super) fn catch_up(&mut self, turn: &mut Turn<'_, '_>) {
-        while let Some((key, spend)) = self.spends.next_due(turn.now) {
-            self.expire(&key, &spend, turn);
+        while let Some((place, spend)) = self.spends.next_due(turn.now) {
+            self.expire(place, &spend, turn);
         }
         self.days.forget(oldest(turn));
     }
 
-    fn expire(&mut self, key: &IdempotencyKey, spend: &Spend, turn: &mut Turn<'_, '_>) {
+    fn expire(&mut self, place: u32, spend: &Spend, turn: &mut Turn<'_, '_>) {
         let amount = spend.amount.unwrap_or_default();
         let is_presumed = spend.expiry == Expiry::Presume;
-        turn.expired(&spend.about(key), amount, is_presumed);
+        turn.expired(&spend.about(), amount, is_presumed);
         let free = Move { unheld: amount, ..Move::default() };
         let (state, moved) = if is_presumed {
             (State::Presumed, Move { spent: amount, presumed: amount, ..free })
@@ -91,28 +92,29 @@ impl Book {
             (State::Lapsed, free)
         };
         self.move_all(spend.day, &spend.session, moved, turn);
-        self.spends.set(key, state, turn);
+        self.spends.set(place, state, turn);
     }
 
     /// Moves the accounts of a path alike, and says which levels they have reached. Accounts that are forgotten stay so.
-    fn move_all(&mut self, day: UtcDay, session: &SwarmId, moved: Move, turn: &mut Turn<'_, '_>) {
+    fn move_all(&mut self, day: UtcDay, session: &SwarmId, moved: Move, turn: &mut Turn<'_, '_>) -> Option<Path> {
         self.sequence += 1;
         if day < oldest(turn) {
-            return;
+            return None;
         }
-        let (accounts, path) = self.days.open(day, session);
-        for &place in &*path {
-            let account = &mut accounts.accounts[place];
+        let path = self.days.path(day, session).unwrap_or_else(|| self.days.open(day, session));
+        self.days.change(day, &path, |account| {
             moved.apply(account);
             if moved.spent > NanoUsd::ZERO {
                 account.announce(day, turn);
             }
-        }
+        });
+        Some(path)
     }
 
-    fn posted(&mut self, day: UtcDay, session: &SwarmId, turn: &Turn<'_, '_>) -> Posted {
-        match self.days.known(day, session) {
-            Some((accounts, path)) => tightest(path.iter().map(|place| &accounts.accounts[*place]), turn),
+    /// The same for a cost: what it has done.
+    fn post(&mut self, day: UtcDay, session: &SwarmId, moved: Move, turn: &mut Turn<'_, '_>) -> Posted {
+        match self.move_all(day, session, moved, turn) {
+            Some(path) => tightest(self.days.along(day, &path), turn),
             None => tightest(self.days.look(day, session).iter(), turn),
         }
     }
@@ -125,7 +127,7 @@ impl Book {
         turn: &mut Turn<'_, '_>,
     ) -> Result<Reserved, Error> {
         let seen = Seen::new(0, self.sequence + 1);
-        if let Some(spend) = self.spends.get(&key, turn) {
+        if let Some((_, spend)) = self.spends.get(&key, turn) {
             let is_same = spend.amount == Some(reserve.amount) && spend.session == reserve.session;
             if !is_same || spend.expiry != reserve.expiry {
                 return Err(Error::SpendConflict { key, original: spend.describe() });
@@ -137,39 +139,41 @@ impl Book {
             return Ok(Reserved::Granted(Reservation::granted(key, session, day, reserve.amount, spend.until, seen)));
         }
         let day = turn.today();
-        if let Some(denied) = self.denied(day, reserve, turn) {
+        let path = self.days.path(day, &reserve.session);
+        if let Some(denied) = self.denied(day, reserve, path.as_ref(), turn) {
             return Ok(Reserved::Denied(denied));
         }
         check("open", "the ledger", self.spends.open() + 1, turn.settings.open)?;
-        if self.days.known(day, &reserve.session).is_none() {
+        if path.is_none() {
             let missing = self.days.missing(day, &reserve.session);
             let most = if missing == 0 { usize::MAX } else { turn.settings.accounts };
             check("accounts", "the ledger", self.days.count() + missing, most)?;
         }
         let spend = Spend {
+            key: key.clone(),
             session: reserve.session.clone(),
             day,
             amount: Some(reserve.amount),
             until,
             expiry: reserve.expiry,
-            trace: reserve.trace,
+            trace: reserve.trace.map(Box::new),
             state: State::Held,
             ended: None,
         };
-        turn.spent("reserve", &spend.about(&key), ("amount_nano_usd", reserve.amount));
+        turn.spent("reserve", &spend.about(), ("amount_nano_usd", reserve.amount));
         self.move_all(day, &spend.session, Move { held: reserve.amount, ..Move::default() }, turn);
-        self.spends.hold(key.clone(), spend);
+        self.spends.hold(spend);
         let session = reserve.session.clone();
         Ok(Reserved::Granted(Reservation::granted(key, session, day, reserve.amount, until, seen)))
     }
 
-    fn denied(&mut self, day: UtcDay, reserve: &Reserve, turn: &Turn<'_, '_>) -> Option<Denied> {
+    fn denied(&self, day: UtcDay, reserve: &Reserve, path: Option<&Path>, turn: &Turn<'_, '_>) -> Option<Denied> {
         let denies = |account: &Account| {
             let reason = account.denies(reserve.amount, turn)?;
             Some(Denied::new(account.swarm.clone(), day, account.available(turn), account.presumed, reason))
         };
-        match self.days.known(day, &reserve.session) {
-            Some((accounts, path)) => path.iter().find_map(|place| denies(&accounts.accounts[*place])),
+        match path {
+            Some(path) => self.days.along(day, path).find_map(denies),
             None => {
                 let mut path = self.days.look(day, &reserve.session);
                 path[0].is_session = true;
@@ -185,17 +189,17 @@ impl Book {
         turn: &Turn<'_, '_>,
     ) -> Result<Timestamp, Error> {
         let key = &reservation.key;
-        let spend = self.reservation(reservation, turn)?;
+        let (place, spend) = self.reservation(reservation, turn)?;
         if let Some(how) = spend.how_ended() {
             return Err(Error::ReservationEnded { key: key.clone(), how });
         }
         let until = until.max(spend.until);
-        self.spends.extend(key, until);
+        self.spends.extend(place, until);
         Ok(until)
     }
 
-    fn reservation(&mut self, reservation: &Reservation, turn: &Turn<'_, '_>) -> Result<&mut Spend, Error> {
-        let is_it = |spend: &&mut Spend| {
+    fn reservation(&self, reservation: &Reservation, turn: &Turn<'_, '_>) -> Result<(u32, &Spend), Error> {
+        let is_it = |(_, spend): &(u32, &Spend)| {
             spend.amount == Some(reservation.amount)
                 && (&spend.session, spend.day) == (&reservation.session, reservation.day)
         };
@@ -210,7 +214,8 @@ impl Book {
         turn: &mut Turn<'_, '_>,
     ) -> Result<Posted, Error> {
         let key = &reservation.key;
-        let spend = self.reservation(reservation, turn)?.clone();
+        let (place, spend) = self.reservation(reservation, turn)?;
+        let spend = spend.clone();
         let amount = spend.amount.unwrap_or_default();
         let cost = Move { spent: actual, ..Move::default() };
         let moved = match spend.state {
@@ -220,16 +225,16 @@ impl Book {
             State::Settled(before, posted) if before == actual => return Ok(posted),
             State::Settled(before, _) => return Err(Error::AlreadySettled { key: key.clone(), actual: before }),
         };
-        turn.settled(&spend.about(key), actual, amount);
-        self.move_all(spend.day, &spend.session, moved, turn);
-        let posted = self.posted(spend.day, &spend.session, turn);
-        self.spends.set(key, State::Settled(actual, posted.clone()), turn);
+        turn.settled(&spend.about(), actual, amount);
+        let posted = self.post(spend.day, &spend.session, moved, turn);
+        self.spends.set(place, State::Settled(actual, posted.clone()), turn);
         Ok(posted)
     }
 
     pub(super) fn release(&mut self, reservation: &Reservation, turn: &mut Turn<'_, '_>) -> Result<(), Error> {
         let key = &reservation.key;
-        let spend = self.reservation(reservation, turn)?.clone();
+        let (place, spend) = self.reservation(reservation, turn)?;
+        let spend = spend.clone();
         let amount = spend.amount.unwrap_or_default();
         let moved = match spend.state {
             State::Held => Move { unheld: amount, ..Move::default() },
@@ -237,9 +242,9 @@ impl Book {
             State::Lapsed | State::Released => return Ok(()),
             State::Settled(actual, _) => return Err(Error::AlreadySettled { key: key.clone(), actual }),
         };
-        turn.spent("release", &spend.about(key), ("amount_nano_usd", amount));
+        turn.spent("release", &spend.about(), ("amount_nano_usd", amount));
         self.move_all(spend.day, &spend.session, moved, turn);
-        self.spends.set(key, State::Released, turn);
+        self.spends.set(place, State::Released, turn);
         Ok(())
     }
 
@@ -249,7 +254,7 @@ impl Book {
         key: IdempotencyKey,
         turn: &mut Turn<'_, '_>,
     ) -> Result<Posted, Error> {
-        if let Some(spend) = self.spends.get(&key, turn) {
+        if let Some((_, spend)) = self.spends.get(&key, turn) {
             return match &spend.state {
                 State::Settled(cost, posted)
                     if spend.amount.is_none() && *cost == charge.cost && spend.session == charge.session =>
@@ -262,11 +267,10 @@ impl Book {
         let (day, session) = (turn.today(), charge.session.clone());
         let about = About { key: &key, session: &session, trace: charge.trace };
         turn.spent("charge", &about, ("cost_nano_usd", charge.cost));
-        self.move_all(day, &session, Move { spent: charge.cost, ..Move::default() }, turn);
-        let posted = self.posted(day, &session, turn);
+        let posted = self.post(day, &session, Move { spent: charge.cost, ..Move::default() }, turn);
         let state = State::Settled(charge.cost, posted.clone());
-        let (amount, until, expiry, trace) = (None, turn.now, Expiry::Presume, charge.trace);
-        self.spends.charged(key, Spend { session, day, amount, until, expiry, trace, state, ended: None }, turn);
+        let (amount, until, expiry, trace) = (None, turn.now, Expiry::Presume, charge.trace.map(Box::new));
+        self.spends.charged(Spend { key, session, day, amount, until, expiry, trace, state, ended: None }, turn);
         Ok(posted)
     }
 

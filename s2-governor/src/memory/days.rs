@@ -14,7 +14,7 @@ pub(super) type Path = Arc<[usize]>;
 
 #[derive(Debug, Default)]
 pub(super) struct Day {
-    pub(super) accounts: Vec<Account>,
+    accounts: Vec<Account>,
     places: BTreeMap<SwarmId, usize>,
     paths: HashMap<SwarmId, Path>,
 }
@@ -74,11 +74,22 @@ impl Days {
         session.ancestors().filter(|swarm| !stands(swarm)).count()
     }
 
-    /// The day and the path of a session that has spent on it.
-    pub(super) fn known(&mut self, day: UtcDay, session: &SwarmId) -> Option<(&mut Day, Path)> {
-        let day = self.days.get_mut(&day)?;
-        let path = Arc::clone(day.paths.get(session)?);
-        Some((day, path))
+    /// Where the accounts of a session stand that has spent on that day.
+    pub(super) fn path(&self, day: UtcDay, session: &SwarmId) -> Option<Path> {
+        self.days.get(&day)?.paths.get(session).map(Arc::clone)
+    }
+
+    /// The accounts of a path, innermost first.
+    pub(super) fn along<'a>(&'a self, day: UtcDay, path: &'a Path) -> impl Iterator<Item = &'a Account> {
+        let day = self.days.get(&day);
+        path.iter().filter_map(move |place| day.map(|day| &day.accounts[*place]))
+    }
+
+    /// Changes the accounts of a path, innermost first.
+    pub(super) fn change(&mut self, day: UtcDay, path: &Path, mut change: impl FnMut(&mut Account)) {
+        if let Some(day) = self.days.get_mut(&day) {
+            path.iter().for_each(|place| change(&mut day.accounts[*place]));
+        }
     }
 
     /// The accounts of a path as they stand, or as they would begin.
@@ -92,13 +103,10 @@ impl Days {
         swarm.ancestors().enumerate().map(account).collect()
     }
 
-    /// The same for a session that spends: the accounts that are missing are opened.
-    pub(super) fn open(&mut self, day: UtcDay, session: &SwarmId) -> (&mut Day, Path) {
+    /// Opens the accounts that are missing for a session to spend.
+    pub(super) fn open(&mut self, day: UtcDay, session: &SwarmId) -> Path {
         let Self { days, rules, count } = self;
         let day = days.entry(day).or_default();
-        if let Some(path) = day.paths.get(session).map(Arc::clone) {
-            return (day, path);
-        }
         let mut path = Vec::new();
         for swarm in session.ancestors() {
             let place = *day.places.entry(swarm.clone()).or_insert_with(|| {
@@ -112,7 +120,7 @@ impl Days {
         day.accounts[path[0]].is_session = true;
         let path: Path = path.into();
         day.paths.insert(session.clone(), Arc::clone(&path));
-        (day, path)
+        path
     }
 
     /// Changes what is said about a swarm, for every day.

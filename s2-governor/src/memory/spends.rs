@@ -26,21 +26,22 @@ pub(super) enum State {
 
 #[derive(Clone, Debug)]
 pub(super) struct Spend {
+    pub(super) key: IdempotencyKey,
     pub(super) session: SwarmId,
     pub(super) day: UtcDay,
     /// What was reserved; nothing, if it was charged.
     pub(super) amount: Option<NanoUsd>,
     pub(super) until: Timestamp,
     pub(super) expiry: Expiry,
-    pub(super) trace: Option<TraceToken>,
+    pub(super) trace: Option<Box<TraceToken>>,
     pub(super) state: State,
     /// When it ended first.
     pub(super) ended: Option<Timestamp>,
 }
 
 impl Spend {
-    pub(super) const fn about<'a>(&'a self, key: &'a IdempotencyKey) -> About<'a> {
-        About { key, session: &self.session, trace: self.trace }
+    pub(super) fn about(&self) -> About<'_> {
+        About { key: &self.key, session: &self.session, trace: self.trace.as_deref().copied() }
     }
 
     /// How the reservation has ended, if it has.
@@ -63,12 +64,16 @@ impl Spend {
     }
 }
 
+/// Spends lie in places that are used again, and are found by a small index: most of them are only remembered, and should not
+/// be in the way of the others.
 #[derive(Debug, Default)]
 pub(super) struct Spends {
-    spends: HashMap<IdempotencyKey, Spend>,
+    places: Vec<Spend>,
+    free: Vec<u32>,
+    index: HashMap<IdempotencyKey, u32>,
     due: BTreeSet<(Timestamp, IdempotencyKey)>,
     /// Those that have ended, the oldest first.
-    ended: VecDeque<(Timestamp, IdempotencyKey)>,
+    ended: VecDeque<(Timestamp, u32)>,
     ends: u64,
 }
 
@@ -77,52 +82,68 @@ impl Spends {
         self.due.len()
     }
 
-    /// The spend under a key, unless it ended so long ago that it counts as forgotten.
-    pub(super) fn get(&mut self, key: &IdempotencyKey, turn: &Turn<'_, '_>) -> Option<&mut Spend> {
-        self.spends.get_mut(key).filter(|spend| spend.ended.is_none_or(|at| at > turn.forgets))
+    /// The spend under a key and its place, unless it ended so long ago that it counts as forgotten.
+    pub(super) fn get(&self, key: &IdempotencyKey, turn: &Turn<'_, '_>) -> Option<(u32, &Spend)> {
+        let place = *self.index.get(key)?;
+        let spend = &self.places[place as usize];
+        Some((place, spend)).filter(|(_, spend)| spend.ended.is_none_or(|at| at > turn.forgets))
     }
 
-    pub(super) fn hold(&mut self, key: IdempotencyKey, spend: Spend) {
-        self.due.insert((spend.until, key.clone()));
-        self.spends.insert(key, spend);
+    fn keep(&mut self, spend: Spend) -> u32 {
+        let key = spend.key.clone();
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.places[place as usize] = spend;
+                place
+            }
+            None => {
+                self.places.push(spend);
+                u32::try_from(self.places.len() - 1).expect("fewer than the limits allow")
+            }
+        };
+        self.index.insert(key, place);
+        place
+    }
+
+    pub(super) fn hold(&mut self, spend: Spend) {
+        self.due.insert((spend.until, spend.key.clone()));
+        self.keep(spend);
     }
 
     /// Keeps a spend that was over as soon as it began.
-    pub(super) fn charged(&mut self, key: IdempotencyKey, spend: Spend, turn: &Turn<'_, '_>) {
-        self.spends.insert(key.clone(), spend);
-        self.end(&key, turn);
+    pub(super) fn charged(&mut self, spend: Spend, turn: &Turn<'_, '_>) {
+        let place = self.keep(Spend { ended: Some(turn.now), ..spend });
+        self.end(place, turn);
     }
 
     /// A reservation holds until then.
-    pub(super) fn extend(&mut self, key: &IdempotencyKey, until: Timestamp) {
-        if let Some(spend) = self.spends.get_mut(key) {
-            self.due.remove(&(spend.until, key.clone()));
-            spend.until = until;
-            self.due.insert((until, key.clone()));
-        }
+    pub(super) fn extend(&mut self, place: u32, until: Timestamp) {
+        let spend = &mut self.places[place as usize];
+        self.due.remove(&(spend.until, spend.key.clone()));
+        spend.until = until;
+        self.due.insert((until, spend.key.clone()));
     }
 
     /// The reservation that is overdue for longest.
-    pub(super) fn next_due(&self, now: Timestamp) -> Option<(IdempotencyKey, Spend)> {
+    pub(super) fn next_due(&self, now: Timestamp) -> Option<(u32, Spend)> {
         let (_, key) = self.due.first().filter(|(until, _)| *until <= now)?;
-        Some((key.clone(), self.spends.get(key)?.clone()))
+        let place = *self.index.get(key)?;
+        Some((place, self.places[place as usize].clone()))
     }
 
     /// A spend is in another state; its first end counts.
-    pub(super) fn set(&mut self, key: &IdempotencyKey, state: State, turn: &Turn<'_, '_>) {
-        let Some(spend) = self.spends.get_mut(key) else { return };
+    pub(super) fn set(&mut self, place: u32, state: State, turn: &Turn<'_, '_>) {
+        let spend = &mut self.places[place as usize];
         spend.state = state;
         if spend.ended.is_none() {
-            self.due.remove(&(spend.until, key.clone()));
-            self.end(key, turn);
+            spend.ended = Some(turn.now);
+            self.due.remove(&(spend.until, spend.key.clone()));
+            self.end(place, turn);
         }
     }
 
-    fn end(&mut self, key: &IdempotencyKey, turn: &Turn<'_, '_>) {
-        if let Some(spend) = self.spends.get_mut(key) {
-            spend.ended = Some(turn.now);
-        }
-        self.ended.push_back((turn.now, key.clone()));
+    fn end(&mut self, place: u32, turn: &Turn<'_, '_>) {
+        self.ended.push_back((turn.now, place));
         self.ends += 1;
         if self.ends.is_multiple_of(EVERY) {
             self.forget(turn);
@@ -133,12 +154,14 @@ impl Spends {
     fn forget(&mut self, turn: &Turn<'_, '_>) {
         let most = turn.settings.remembered;
         while self.ended.front().is_some_and(|(at, _)| *at <= turn.forgets || self.ended.len() > most)
-            && let Some((at, key)) = self.ended.pop_front()
+            && let Some((_, place)) = self.ended.pop_front()
         {
-            // The key may have been used anew.
-            if self.spends.get(&key).is_some_and(|spend| spend.ended == Some(at)) {
-                self.spends.remove(&key);
+            let key = &self.places[place as usize].key;
+            if let Some(other) = self.index.remove(key).filter(|other| *other != place) {
+                // The key was used anew.
+                self.index.insert(key.clone(), other);
             }
+            self.free.push(place);
         }
     }
 }
