@@ -1,0 +1,5 @@
+//! What this crate keeps of a fleet in memory.
+
+mod board;
+
+pub use board::MemoryBoard;
