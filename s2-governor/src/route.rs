@@ -128,7 +128,7 @@ pub struct Choice {
 /// Why a tier was chosen or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub enum Verdict {
+pub enum Fitness {
     /// It was chosen.
     Chosen,
     /// It would do, but another costs less or comes first.
@@ -148,7 +148,7 @@ pub enum Verdict {
     Lacks(Capabilities),
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Fitness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Chosen => f.write_str("chosen"),
@@ -173,7 +173,7 @@ pub struct Considered {
     /// The most that the call would cost.
     pub estimate: NanoUsd,
     /// Why or why not.
-    pub verdict: Verdict,
+    pub verdict: Fitness,
 }
 
 /// Which model does it, and why. As text: every tier in the order of preference, with its verdict.

@@ -12,7 +12,7 @@ use crate::money::NanoUsd;
 use crate::price_table::PriceTable;
 use crate::prices::Prices;
 use crate::quality::Quality;
-use crate::route::{Choice, Considered, Decision, Route, RouteRequest, Verdict};
+use crate::route::{Choice, Considered, Decision, Fitness, Route, RouteRequest};
 use crate::savings::Savings;
 use crate::tier::{Degrade, Tier, TierPolicy};
 use crate::usage::Usage;
@@ -48,7 +48,7 @@ pub struct TierRouter {
 struct Offer<'a> {
     tier: &'a Tier,
     estimate: NanoUsd,
-    against: Option<Verdict>,
+    against: Option<Fitness>,
 }
 
 impl Offer<'_> {
@@ -151,17 +151,17 @@ impl TierRouter {
 }
 
 /// What speaks against a tier whatever the budget.
-fn against(tier: &Tier, request: &RouteRequest) -> Option<Verdict> {
+fn against(tier: &Tier, request: &RouteRequest) -> Option<Fitness> {
     let tokens = request.input_tokens.saturating_add(request.max_output_tokens);
     let missing = tier.offers.missing(&request.requires);
     if tier.quality < request.floor {
-        return Some(Verdict::BelowFloor);
+        return Some(Fitness::BelowFloor);
     }
     if !missing.is_empty() {
-        return Some(Verdict::Lacks(missing));
+        return Some(Fitness::Lacks(missing));
     }
     let context_tokens = tier.context_tokens.filter(|room| *room < tokens)?;
-    Some(Verdict::TooSmall { context_tokens })
+    Some(Fitness::TooSmall { context_tokens })
 }
 
 fn choice(offers: &[Offer<'_>], nth: usize, floor: Quality) -> Choice {
@@ -187,10 +187,10 @@ fn refusal(offers: &[Offer<'_>], floor: Quality, available: NanoUsd) -> Route {
 fn consider(offer: &Offer<'_>, target: Quality, available: NanoUsd, is_chosen: bool) -> Considered {
     let verdict = match &offer.against {
         Some(verdict) => verdict.clone(),
-        None if is_chosen => Verdict::Chosen,
-        None if offer.estimate > available => Verdict::Unaffordable,
-        None if offer.tier.quality < target => Verdict::BelowTarget,
-        None => Verdict::Dearer,
+        None if is_chosen => Fitness::Chosen,
+        None if offer.estimate > available => Fitness::Unaffordable,
+        None if offer.tier.quality < target => Fitness::BelowTarget,
+        None => Fitness::Dearer,
     };
     Considered { model: offer.tier.model.clone(), quality: offer.tier.quality, estimate: offer.estimate, verdict }
 }

@@ -3,12 +3,13 @@
 use crate::{CLERKS, LONG, ORDERS, OTHERS, TICK, event, group, store};
 use s2_coordinator::{
     AttemptEnd, Config, ConsumerName, DeadLetter, DeadLetters, Delivery, Error, EventBus, EventBusExt, GroupName,
-    Position, RedisStore, Start, Subscribe, SwarmId,
+    ManualClock, Position, RedisStore, Start, Subscribe, SwarmId, Timestamp,
 };
 use s2_tests::redis::{unique_name, waiting};
 use s2_tests::servers::RedisServer;
 use s2_tests::workers::Worker;
 use s2_tests::workers::is_worker;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 use tokio::time::sleep;
@@ -146,6 +147,22 @@ async fn what_is_offered_to_a_killed_process_goes_to_the_next_at_once() {
     let delivery = timeout(HANDLING / 3, next).await.expect("at once").expect("no panic").expect("no error");
     let delivery = delivery.expect("open");
     assert_eq!((delivery.event.id, delivery.attempt), (published.id, 1));
+}
+
+/// The clock of a process may be wrong; that of the fleet is the one that counts, and it never goes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clock_of_a_process_is_that_of_its_fleet() {
+    let (server, name) = (RedisServer::start_volatile(), unique_name());
+    let later: Timestamp = "2100-01-01T00:00:00Z".parse().expect("a time");
+    let clock = Arc::new(ManualClock::new(later));
+    let ahead = RedisStore::builder(name.clone()).with_clock(clock).connect(&server.url()).await.expect("a fleet");
+    ahead.bus().publish_one(&event(ORDERS)).await.expect("published");
+    assert_eq!(ahead.clock().now(), later);
+    let clock = RedisStore::connect(&server.url(), name).await.expect("another process").clock();
+    let now = clock.now();
+    assert!(now >= later && now < later + LONG, "{now}");
+    clock.sleep_until(now + TICK).await;
+    assert!(clock.now() >= now + TICK);
 }
 
 #[tokio::test(flavor = "multi_thread")]

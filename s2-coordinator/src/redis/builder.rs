@@ -1,9 +1,10 @@
 //! Connecting to a fleet on Redis.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::config::{Config, Retention};
@@ -13,11 +14,13 @@ use crate::random::Random;
 use crate::redis::keeper;
 use crate::redis::link::{Link, Patience};
 use crate::redis::post::Post;
+use crate::redis::reply::Reply;
 use crate::redis::script::settings;
 use crate::redis::scripts::BEAT;
 use crate::redis::store::{Beginnings, RedisStore, Shared};
 use crate::release::{LongestWaiter, Release};
 use crate::swarm::SwarmId;
+use crate::time::Timestamp;
 
 /// A process that has said nothing for so long counts as gone, unless the ack timeout is longer.
 const GONE_AFTER: Duration = Duration::from_secs(6);
@@ -160,9 +163,14 @@ impl RedisStoreBuilder {
         let store = RedisStore { shared: Arc::new(Shared::new(fleet, start, link, post)) };
         keeper::ensure(&store.shared)?;
         store.shared.link.connect().await?;
+        let asked = Instant::now();
         let mut call = store.call_again(BEAT);
         call.number(0);
-        call.answer().await?;
+        let answer = call.answer().await?;
+        if let Some(time) = answer.get(4).and_then(Reply::as_u64) {
+            *store.shared.read.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some((asked, Timestamp::from_micros(time)));
+        }
         Ok(store)
     }
 }

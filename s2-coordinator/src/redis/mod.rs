@@ -19,6 +19,7 @@ mod passes;
 mod codec;
 // The fleet.
 mod store;
+mod clock;
 mod read;
 mod publish;
 mod keeper;

@@ -1,7 +1,11 @@
-//! A ledger on a Redis server: the same decisions, as one script.
+//! What this crate keeps of a fleet on a Redis server: the same decisions, as scripts.
 
+// Accounts.
 mod script;
 mod answer;
 mod ledger;
+// Providers.
+mod board;
 
+pub use board::RedisBoard;
 pub use ledger::RedisLedger;
