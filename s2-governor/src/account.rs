@@ -108,7 +108,7 @@ impl Level {
 }
 
 /// What stands on one account: that of a session or swarm on one UTC day.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Balance {
     /// Whose.

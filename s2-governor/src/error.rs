@@ -7,7 +7,7 @@ use crate::provider::ProviderName;
 use crate::refused::{BreakerOpen, BulkheadFull, Refused};
 
 /// Why a call did not do what was asked. A call that fails has changed nothing, unless the store failed: then it may or may not
-/// have happened, and repeating it tells.
+/// have happened, and repeating it under the same key tells.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -66,7 +66,8 @@ pub enum Error {
         how: &'static str,
     },
 
-    /// The ledger knows of no such reservation, or has forgotten how it ended. What it cost can be charged.
+    /// The ledger knows of no such reservation, or has forgotten how it ended: it was settled long ago, or what was presumed of
+    /// it is final.
     #[error("there is no reservation {key:?}")]
     UnknownReservation {
         /// Its key.

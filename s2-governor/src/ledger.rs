@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use s2_coordinator::{SwarmId, Timestamp, UtcDay};
+use s2_coordinator::{Invalid, SwarmId, Timestamp, UtcDay};
 
 use crate::account::Balance;
 use crate::account::Limit;
@@ -38,6 +38,17 @@ impl Statement {
     }
 }
 
+/// Whom a page of a statement comes after: one within the swarm, or nobody.
+pub(crate) fn check_after<'a>(swarm: &SwarmId, after: Option<&'a SwarmId>) -> Result<Option<&'a SwarmId>, Error> {
+    match after {
+        Some(after) if after == swarm => Ok(None),
+        Some(after) if !swarm.contains(after) => {
+            Err(Invalid::new("page", after.as_str(), format!("not within {swarm}")).into())
+        }
+        after => Ok(after),
+    }
+}
+
 /// The accounts of a fleet.
 ///
 /// An account belongs to a session or swarm and one UTC day of the store's clock. A spend names a session and moves the
@@ -57,8 +68,12 @@ impl Statement {
 /// Each reservation ends once: settled, released, or expired. Repeating a call gives the first answer, for as long as the window of
 /// idempotency lasts and of the latest spends that are remembered.
 ///
-/// An account is warned about once and exhausted once, for each limit that it has had. Then it is halted, and escalated under
-/// the key `budget:<day>:<swarm>` with `cost_incurred` and `budget_original`.
+/// An account is warned about once and exhausted once, for each limit that it has had: then it is escalated under the key
+/// `budget:<day>:<swarm>` with `cost_incurred` and `budget_original`. Whoever spends the last of it is halted, until a person
+/// resumes it, its limit is raised, or it turns out that less was spent than was presumed.
+///
+/// What was presumed can be corrected as long as the window of idempotency lasts; then it is final. Reservations expire, and reach
+/// levels by that, with the next call of anybody.
 #[async_trait]
 pub trait BudgetLedger: Debug + Send + Sync + 'static {
     /// Holds money on every level of a session's path, or on none. Repeated under its key, it is the same reservation as long
@@ -138,7 +153,8 @@ pub trait BudgetLedger: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::NotRetained`]; [`Error::Store`], also for a limit that is out of range.
+    /// [`Error::NotRetained`]; [`Error::Invalid`] when `after` is not within the swarm; [`Error::Store`], also for a limit that is
+    /// out of range.
     ///
     /// # Cancel safety
     ///
@@ -152,11 +168,11 @@ pub trait BudgetLedger: Debug + Send + Sync + 'static {
     ) -> Result<Statement, Error>;
 
     /// Sets what a session or swarm may spend each day, from now on. More than it has spent lets an exhausted account go on;
-    /// levels below it are announced anew. Less than it has spent exhausts it.
+    /// levels below it are announced anew. Less than it has spent halts it.
     ///
     /// # Errors
     ///
-    /// [`Error::Store`].
+    /// [`Error::LimitExceeded`] when too many have a limit; [`Error::Store`].
     ///
     /// # Cancel safety
     ///
@@ -167,7 +183,7 @@ pub trait BudgetLedger: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::Store`], also for a reason that is too long.
+    /// [`Error::LimitExceeded`] when too much is said already; [`Error::Store`], also for a reason that is too long.
     ///
     /// # Cancel safety
     ///

@@ -37,10 +37,12 @@ pub struct LedgerSettings {
     pub kept_days: u32,
     /// Of how many ended spends the first answer is remembered, within the window of idempotency: 100,000.
     pub remembered: usize,
-    /// Reservations that may be open at a time: 1,000,000.
+    /// Reservations that may be open or presumed at a time: 1,000,000.
     pub open: usize,
     /// Accounts that may be kept: 1,000,000.
     pub accounts: usize,
+    /// Sessions and swarms that may have a limit of their own, or be halted: 100,000.
+    pub rules: usize,
 }
 
 impl Default for LedgerSettings {
@@ -54,6 +56,7 @@ impl Default for LedgerSettings {
             remembered: 100_000,
             open: 1_000_000,
             accounts: 1_000_000,
+            rules: 100_000,
         }
     }
 }
@@ -88,6 +91,7 @@ impl LedgerSettings {
             ("remembered", self.remembered as u64, 10_000_000),
             ("open", self.open as u64, 10_000_000),
             ("accounts", self.accounts as u64, 10_000_000),
+            ("rules", self.rules as u64, 10_000_000),
         ];
         match counts.into_iter().find(|(_, count, most)| !(1..=*most).contains(count)) {
             Some((what, count, most)) => invalid(what, count.to_string(), &format!("expected 1 to {most}")),

@@ -115,8 +115,9 @@ impl Charge {
     }
 }
 
-/// Money that is held. A host that may crash between call and settlement keeps it: any process may settle it.
+/// Money that is held, and to be settled or released. A host that may crash between call and settlement keeps it: any process may settle it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[must_use = "money that is neither settled nor released is presumed to be spent"]
 #[non_exhaustive]
 pub struct Reservation {
     /// Its name.
@@ -135,7 +136,6 @@ pub struct Reservation {
 
 impl Reservation {
     /// A reservation as a ledger grants it.
-    #[must_use]
     pub const fn granted(
         key: IdempotencyKey,
         session: SwarmId,
@@ -163,7 +163,7 @@ pub enum Denial {
 }
 
 /// A refusal. It leaves no trace and halts nobody.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Denied {
     /// The first account on the way up that refuses.
@@ -184,7 +184,15 @@ impl Denied {
     pub const fn new(swarm: SwarmId, day: UtcDay, available: NanoUsd, presumed: NanoUsd, reason: Denial) -> Self {
         Self { swarm, day, available, presumed, reason }
     }
+
+    /// A stable code for logs, metrics and other languages.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        "S2_BUDGET_DENIED"
+    }
 }
+
+impl std::error::Error for Denied {}
 
 impl std::fmt::Display for Denied {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -225,10 +233,10 @@ impl Reserved {
 }
 
 /// What a cost has done to the accounts that it was posted to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Posted {
-    /// What the session can still reserve: the least that is available on its way up.
+    /// What is left: the least that is available on the way up. Nobody may reserve it who is halted.
     pub remaining: NanoUsd,
     /// The highest level on the way up.
     pub level: Level,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use s2_coordinator::RedisStore;
 use s2_governor::{BudgetLedger, BudgetLedgerExt, Charge, Error, Limit, NanoUsd, RedisLedger, Reserve};
 use s2_tests::proxy::Proxy;
 use s2_tests::servers::RedisServer;
@@ -89,4 +90,25 @@ async fn money_that_nobody_waits_for_is_given_back() {
     .expect("it is given back");
     let balance = other.balance(&SESSION).await.expect("no error");
     assert_eq!((balance.spent, balance.held), (NanoUsd::ZERO, cents(100)));
+}
+
+/// A call that fails may come to something later: then the money is given back, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn money_of_a_call_that_failed_is_given_back() {
+    let server = RedisServer::start_volatile();
+    let hasty = RedisStore::builder(crate::FLEET).with_patience(Duration::from_millis(300));
+    let hasty = RedisLedger::new(&hasty.connect(&server.url()).await.expect("a fleet"));
+    let patient = RedisLedger::new(&store(&server.url()).await);
+    set_limit(&hasty, cents(100)).await;
+    server.stop();
+    let reserve = Reserve::new(SESSION, cents(100));
+    let error = hasty.reserve(&reserve).await.expect_err("the server stands still");
+    assert_eq!((error.code(), error.is_retryable()), ("S2_BACKEND", true), "{error}");
+    server.resume();
+    let free = async {
+        while ask(&patient, cents(100)).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, free).await.expect("it is given back");
 }

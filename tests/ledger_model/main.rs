@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use s2_coordinator::{Config, Entry, EscalationId, IdempotencyKey, Position, SwarmId, Timestamp, UtcDay};
 use s2_governor::conformance::Fleet;
 use s2_governor::{
-    BudgetLedger, Charge, Error, Expiry, LedgerSettings, Limit, NanoUsd, Posted, Reservation, Reserve, Reserved,
+    BudgetLedger, Charge, Error, Expiry, LedgerSettings, Level, Limit, NanoUsd, Posted, Reservation, Reserve, Reserved,
 };
 use s2_tests::redis::RedisFleet;
 use s2_tests::servers::RedisServer;
@@ -219,7 +219,9 @@ impl World {
                 let (day, until) = (self.model.today(), self.model.now + ttl * 1_000_000);
                 assert_eq!((u64::from(granted.day.as_days()), granted.until), (day, Timestamp::from_micros(until)));
                 let (amount, state) = (Some(amount), State::Held);
-                self.model.spends.insert(name, Spend { session, day, amount, until, presumes, state, ended: None });
+                let before = self.model.levels_of(&session, day);
+                self.model.spends.insert(name, Spend { session: session.clone(), day, amount, until, presumes, state });
+                self.model.judge(&session, day, &before, false);
                 self.held.push(granted);
             }
             (Reserved::Denied(denied), Some((swarm, reason, sums))) => {
@@ -257,7 +259,7 @@ impl World {
     }
 
     async fn settle(&mut self, which: usize, actual: impl Fn(u64) -> u64) {
-        let (ledger, now) = (Arc::clone(&self.ledger), self.model.now);
+        let ledger = Arc::clone(&self.ledger);
         let Some((reservation, spend)) = self.pick(which) else { return };
         let actual = actual(reservation.amount.as_nanos());
         let posted = match (ledger.settle(&reservation, nanos(actual)).await, spend.state) {
@@ -268,16 +270,15 @@ impl World {
             }
             (answer, state) => panic!("{answer:?} of {state:?}"),
         };
-        (spend.state, spend.ended) = (State::Settled(actual), spend.ended.or(Some(now)));
         let (session, day) = (spend.session.clone(), spend.day);
-        self.posted(&session, day, actual, &posted);
+        let before = self.model.levels_of(&session, day);
+        self.model.spends.get_mut(reservation.key.as_str()).expect("a spend").state = State::Settled(actual);
+        self.posted(&session, day, &before, actual, &posted);
     }
 
     /// Costs were posted.
-    fn posted(&mut self, session: &SwarmId, day: u64, cost: u64, posted: &Posted) {
-        if cost > 0 {
-            self.model.judge(session, day);
-        }
+    fn posted(&mut self, session: &SwarmId, day: u64, before: &[Level], cost: u64, posted: &Posted) {
+        self.model.judge(session, day, before, cost > 0);
         let sums: Vec<_> = session.ancestors().map(|swarm| (self.model.sums(&swarm, day, false), swarm)).collect();
         let level = sums.iter().map(|(sums, _)| Model::level(sums)).max().expect("a level");
         let remaining = sums.iter().map(|(sums, _)| sums.available()).min().expect("a level");
@@ -287,15 +288,18 @@ impl World {
     }
 
     async fn release(&mut self, which: usize) {
-        let (ledger, now) = (Arc::clone(&self.ledger), self.model.now);
+        let ledger = Arc::clone(&self.ledger);
         let Some((reservation, spend)) = self.pick(which) else { return };
         let released = ledger.release(&reservation).await;
         match spend.state {
             State::Settled(_) => assert!(matches!(released, Err(Error::AlreadySettled { .. })), "{released:?}"),
-            State::Lapsed => assert!(released.is_ok()),
+            State::Lapsed | State::Released => assert!(released.is_ok()),
             _ => {
                 assert!(released.is_ok());
-                (spend.state, spend.ended) = (State::Released, spend.ended.or(Some(now)));
+                let (session, day) = (spend.session.clone(), spend.day);
+                let before = self.model.levels_of(&session, day);
+                self.model.spends.get_mut(reservation.key.as_str()).expect("a spend").state = State::Released;
+                self.model.judge(&session, day, &before, false);
             }
         }
     }
@@ -309,10 +313,10 @@ impl World {
             return assert_eq!(answer.is_ok(), is_same, "{answer:?}");
         }
         let (day, until, state) = (self.model.today(), self.model.now, State::Settled(cost));
-        let spend =
-            Spend { session: session.clone(), day, amount: None, until, presumes: true, state, ended: Some(until) };
+        let spend = Spend { session: session.clone(), day, amount: None, until, presumes: true, state };
+        let before = self.model.levels_of(&session, day);
         self.model.spends.insert(name, spend);
-        self.posted(&session, day, cost, &answer.expect("no error"));
+        self.posted(&session, day, &before, cost, &answer.expect("no error"));
     }
 
     /// Every account is what the model adds up to, today and yesterday.

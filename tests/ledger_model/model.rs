@@ -28,7 +28,6 @@ pub(crate) struct Spend {
     pub(crate) until: u64,
     pub(crate) presumes: bool,
     pub(crate) state: State,
-    pub(crate) ended: Option<u64>,
 }
 
 /// What happened once on an account of a day.
@@ -143,10 +142,20 @@ impl Model {
         })
     }
 
-    /// Costs were posted to a path.
-    pub(crate) fn judge(&mut self, session: &SwarmId, day: u64) {
-        for swarm in session.ancestors() {
-            self.announce(&swarm, day);
+    /// The levels of a path, before something changes on it.
+    pub(crate) fn levels_of(&self, session: &SwarmId, day: u64) -> Vec<Level> {
+        session.ancestors().map(|swarm| Self::level(&self.sums(&swarm, day, *session == swarm))).collect()
+    }
+
+    /// Something has changed on a path: whoever has spent everything by that is halted, and whoever has not any more goes on.
+    pub(crate) fn judge(&mut self, session: &SwarmId, day: u64, before: &[Level], costs: bool) {
+        for (swarm, before) in session.ancestors().zip(before) {
+            let level = Self::level(&self.sums(&swarm, day, false));
+            let announced = self.announced.entry((day, swarm.clone())).or_default();
+            announced.exhausted = level == Level::Exhausted && (announced.exhausted || *before < level);
+            if costs {
+                self.announce(&swarm, day);
+            }
         }
     }
 
@@ -176,7 +185,7 @@ impl Model {
             let level = Self::level(&self.sums(swarm, day, false));
             let announced = self.announced.entry((day, swarm.clone())).or_default();
             announced.level = announced.level.min(level);
-            announced.exhausted &= level == Level::Exhausted;
+            announced.exhausted = level == Level::Exhausted;
             self.announce(swarm, day);
         }
     }
@@ -200,14 +209,12 @@ impl Model {
             self.spends.iter().filter(|(_, spend)| due(spend)).map(|(key, spend)| (spend.until, key.clone())).collect();
         overdue.sort();
         for (_, key) in overdue {
+            let (session, day) = (self.spends[&key].session.clone(), self.spends[&key].day);
+            let before = self.levels_of(&session, day);
             let spend = self.spends.get_mut(&key).expect("a spend");
             spend.state = if spend.presumes { State::Presumed } else { State::Lapsed };
-            spend.ended = Some(self.now);
-            let (session, day, costs) =
-                (spend.session.clone(), spend.day, spend.presumes && spend.amount.unwrap_or_default() > 0);
-            if costs {
-                self.judge(&session, day);
-            }
+            let costs = spend.presumes && spend.amount.unwrap_or_default() > 0;
+            self.judge(&session, day, &before, costs);
         }
     }
 }

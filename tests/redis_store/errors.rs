@@ -126,3 +126,13 @@ async fn another_layout_is_refused() {
     assert_eq!(server.command(&["HSET", &meta, "layout", layout]), "0");
     store.bus().publish_one(&event(ORDERS)).await.expect("published");
 }
+
+/// Functions and channels are those of a server: fleets of the same name in two databases would meet.
+#[tokio::test]
+async fn another_database_is_refused() {
+    let server = RedisServer::start_volatile();
+    let url = format!("redis://127.0.0.1:{}/1", server.port());
+    let error = RedisStore::connect(&url, SwarmId::from_static("fleet")).await.expect_err("database 1");
+    let cause = std::error::Error::source(&error).expect("a cause").to_string();
+    assert!(cause.contains("only database 0 will do"), "{cause}");
+}

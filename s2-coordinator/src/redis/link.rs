@@ -85,6 +85,11 @@ impl Link {
         let client =
             Client::open(url).map_err(|error| Failure::Address { address: hide(url), reason: error.to_string() })?;
         let info = client.get_connection_info().clone();
+        if info.redis_settings().db() != 0 {
+            let reason =
+                "only database 0 will do: functions and channels are those of a server, and clusters have no other";
+            return Err(Failure::Address { address: hide(url), reason: reason.to_owned() });
+        }
         let address = info.addr().to_string();
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));

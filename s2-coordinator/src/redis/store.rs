@@ -1,5 +1,6 @@
 //! One fleet on a Redis server, as one process sees it.
 
+use std::any::{Any, TypeId};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -63,6 +64,8 @@ pub(super) struct Shared {
     pub(super) read: Mutex<Option<(Instant, Timestamp)>>,
     /// Whether the keeper runs.
     pub(super) keeps: AtomicBool,
+    /// What other parts of S² know of this fleet in this process, one of each type.
+    parts: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     fleet: String,
     prefix: String,
     process: String,
@@ -157,6 +160,14 @@ impl RedisStore {
         call.answer().await
     }
 
+    /// What another part of S² knows of this fleet in this process: one value of each type, in the beginning its default.
+    #[must_use]
+    pub fn part<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
+        let mut parts = self.shared.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = parts.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default()));
+        Arc::downcast(Arc::clone(part)).unwrap_or_default()
+    }
+
     pub(super) fn random(&self) -> MutexGuard<'_, Random> {
         self.shared.random.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -224,6 +235,7 @@ impl Shared {
             beat_every: LONGEST_BEAT.min(gone_after / 2),
             read: Mutex::default(),
             keeps: AtomicBool::new(false),
+            parts: Mutex::default(),
             fleet,
             prefix,
             process,

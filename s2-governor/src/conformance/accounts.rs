@@ -12,12 +12,15 @@ use crate::conformance::kit::SESSION;
 use crate::conformance::kit::SWARM;
 use crate::conformance::kit::balance;
 use crate::conformance::kit::cents;
+use crate::conformance::kit::entries;
 use crate::conformance::kit::granted;
 use crate::conformance::kit::ledger_of;
 use crate::conformance::kit::operations;
 use crate::conformance::kit::reserve;
 use crate::conformance::kit::today;
+use crate::error::Error;
 use crate::money::NanoUsd;
+use crate::settings::LedgerSettings;
 use crate::spend::Charge;
 use crate::spend::Reserve;
 
@@ -27,6 +30,9 @@ cases! {
     a_statement_has_what_is_within_by_path;
     a_statement_comes_in_pages;
     a_page_is_bounded;
+    a_page_comes_after_one_within;
+    what_is_said_about_swarms_is_bounded;
+    keys_and_reasons_may_have_any_letters;
     a_swarm_that_spends_itself_is_a_session;
     a_limit_counts_before_and_after_the_first_spend;
     limits_are_journalled;
@@ -108,9 +114,9 @@ async fn a_page_is_bounded(fleet: Box<dyn Fleet>) -> Outcome {
 
 async fn a_swarm_that_spends_itself_is_a_session(fleet: Box<dyn Fleet>) -> Outcome {
     let ledger = ledger_of(&*fleet);
-    granted(&*ledger, Reserve::new(OTHER, cents(1))).await?;
+    let _ = granted(&*ledger, Reserve::new(OTHER, cents(1))).await?;
     assert_eq!(balance(&*ledger, &SWARM).await?.limit, NanoUsd::MAX);
-    granted(&*ledger, Reserve::new(SWARM, cents(1))).await?;
+    let _ = granted(&*ledger, Reserve::new(SWARM, cents(1))).await?;
     assert_eq!(balance(&*ledger, &SWARM).await?.limit, NanoUsd::from_dollars(50));
     Ok(())
 }
@@ -118,7 +124,7 @@ async fn a_swarm_that_spends_itself_is_a_session(fleet: Box<dyn Fleet>) -> Outco
 async fn a_limit_counts_before_and_after_the_first_spend(fleet: Box<dyn Fleet>) -> Outcome {
     let ledger = ledger_of(&*fleet);
     assert_eq!(ledger.set_limit(&SESSION, Limit::PerDay(cents(5))).await?.limit, cents(5));
-    reserve(&*ledger, cents(1)).await?;
+    let _ = reserve(&*ledger, cents(1)).await?;
     assert_eq!(balance(&*ledger, &SESSION).await?.limit, cents(5));
     assert_eq!(ledger.set_limit(&SESSION, Limit::PerDay(cents(9))).await?.available(), cents(8));
     fleet.advance(DAY).await;
@@ -155,5 +161,55 @@ async fn looking_leaves_no_trace(fleet: Box<dyn Fleet>) -> Outcome {
     ledger.balances(&SESSION, Some(today(&*ledger).await?.next())).await?;
     assert_eq!(operations(&*fleet).await?, [""; 0]);
     assert_eq!(ledger.statement(&SWARM, None, None, 10).await?.within, []);
+    Ok(())
+}
+
+async fn a_page_comes_after_one_within(fleet: Box<dyn Fleet>) -> Outcome {
+    let ledger = ledger_of(&*fleet);
+    let sip = SwarmId::from_static("telephony/sip");
+    for path in ["telephony/sip/a", "telephony/sip-2/a", "telephony/sip.b", "telephony/sip/b"] {
+        ledger.charge(&Charge::new(SwarmId::new(path)?, cents(1))).await?;
+    }
+    let all = ledger.statement(&sip, None, Some(&sip), 10).await?.within;
+    assert_eq!(all.iter().map(|it| it.swarm.leaf()).collect::<Vec<_>>(), ["a", "b"]);
+    for other in [OTHER, SWARM] {
+        assert_eq!(ledger.statement(&sip, None, Some(&other), 10).await.expect_err("outside").code(), "S2_INVALID");
+    }
+    Ok(())
+}
+
+async fn what_is_said_about_swarms_is_bounded(fleet: Box<dyn Fleet>) -> Outcome {
+    let ledger = fleet.ledger(LedgerSettings { rules: 2, ..LedgerSettings::default() });
+    ledger.set_limit(&SESSION, Limit::PerDay(cents(1))).await?;
+    ledger.halt(&OTHER, "stop").await?;
+    for error in [
+        ledger.set_limit(&SWARM, Limit::Unlimited).await.expect_err("too many"),
+        ledger.halt(&SWARM, "stop").await.expect_err("too many"),
+    ] {
+        assert!(matches!(error, Error::LimitExceeded { limit: "rules", actual: 3, max: 2, .. }), "{error}");
+    }
+    ledger.halt(&SESSION, "it has a rule already").await?;
+    ledger.resume(&OTHER).await?;
+    ledger.set_limit(&SWARM, Limit::Unlimited).await?;
+    assert_eq!(operations(&*fleet).await?.len(), 5);
+    Ok(())
+}
+
+async fn keys_and_reasons_may_have_any_letters(fleet: Box<dyn Fleet>) -> Outcome {
+    let ledger = ledger_of(&*fleet);
+    let long = "ö".repeat(128);
+    let keys = [r#"a "quoted" \\ key"#, "1 2 3", "Grüße 你好", ":", &long];
+    for key in keys {
+        let held = granted(&*ledger, Reserve::new(SESSION, cents(1)).with_key(key.parse()?)).await?;
+        ledger.settle(&held, cents(1)).await?;
+        ledger.settle(&held, cents(1)).await?;
+    }
+    for reason in ["", "two\nlines \0 and \"more\"", "Grüße"] {
+        assert_eq!(ledger.halt(&SWARM, reason).await?.halted.as_deref(), Some(reason));
+    }
+    let said = entries(&*fleet).await?;
+    let ids: Vec<_> =
+        said.iter().filter(|it| *it.operation == *"settle").map(|it| it.params.get("id").cloned()).collect();
+    assert_eq!(ids, keys.map(|key| Some(key.to_owned().into())));
     Ok(())
 }

@@ -53,7 +53,7 @@ async fn a_new_day_is_a_new_account(fleet: Box<dyn Fleet>) -> Outcome {
     fleet.advance(DAY).await;
     let fresh = balance(&*ledger, &SESSION).await?;
     assert_eq!((fresh.day, fresh.spent, fresh.limit), (first.next(), NanoUsd::ZERO, cents(100)));
-    reserve(&*ledger, cents(100)).await?;
+    let _ = reserve(&*ledger, cents(100)).await?;
     assert_eq!(ledger.balances(&SESSION, Some(first)).await?[0].spent, cents(70));
     Ok(())
 }
@@ -103,7 +103,7 @@ async fn an_account_that_was_exhausted_goes_on_tomorrow(fleet: Box<dyn Fleet>) -
     fleet.advance(DAY).await;
     let fresh = balance(&*ledger, &SESSION).await?;
     assert_eq!((fresh.level, fresh.halted), (Level::Within, None));
-    reserve(&*ledger, cents(1)).await?;
+    let _ = reserve(&*ledger, cents(1)).await?;
     Ok(())
 }
 
@@ -113,7 +113,7 @@ async fn a_person_halts_for_every_day(fleet: Box<dyn Fleet>) -> Outcome {
     fleet.advance(2 * DAY).await;
     assert_eq!(denied(&*ledger, Reserve::new(SESSION, cents(1))).await?.reason, Denial::Halted);
     ledger.resume(&SWARM).await?;
-    reserve(&*ledger, cents(1)).await?;
+    let _ = reserve(&*ledger, cents(1)).await?;
     Ok(())
 }
 
@@ -165,7 +165,7 @@ async fn accounts_of_forgotten_days_are_not_counted(fleet: Box<dyn Fleet>) -> Ou
     (settings.kept_days, settings.accounts) = (1, 6);
     let ledger = fleet.ledger(settings);
     for _ in 0..5 {
-        reserve(&*ledger, cents(1)).await?;
+        let _ = reserve(&*ledger, cents(1)).await?;
         fleet.advance(DAY).await;
     }
     Ok(())

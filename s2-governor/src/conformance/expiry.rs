@@ -8,6 +8,7 @@ use crate::account::Level;
 use crate::conformance::harness::Fleet;
 use crate::conformance::harness::Outcome;
 use crate::conformance::harness::cases;
+use crate::conformance::kit::DAY;
 use crate::conformance::kit::SESSION;
 use crate::conformance::kit::balance;
 use crate::conformance::kit::cents;
@@ -20,6 +21,8 @@ use crate::conformance::kit::operations;
 use crate::conformance::kit::reserve;
 use crate::conformance::kit::state;
 use crate::money::NanoUsd;
+use crate::settings::LedgerSettings;
+use crate::spend::Charge;
 use crate::spend::Denial;
 use crate::spend::Expiry;
 use crate::spend::Reserve;
@@ -39,13 +42,17 @@ cases! {
     they_expire_in_the_order_of_their_deadlines;
     an_expiry_is_journalled;
     presumed_costs_reach_levels;
+    a_correction_lets_an_account_go_on_that_was_not_exhausted_after_all;
+    what_is_presumed_can_be_corrected_whatever_else_happens;
+    what_was_presumed_is_final_after_a_day;
+    what_is_presumed_counts_as_open;
 }
 
 const TTL: Duration = Duration::from_secs(600);
 
 async fn what_expires_is_presumed_to_be_spent(fleet: Box<dyn Fleet>) -> Outcome {
     let ledger = limited(&*fleet, cents(20)).await?;
-    reserve(&*ledger, cents(10)).await?;
+    let _ = reserve(&*ledger, cents(10)).await?;
     fleet.advance(TTL).await;
     let after = balance(&*ledger, &SESSION).await?;
     assert_eq!((after.spent, after.held, after.presumed), (cents(10), NanoUsd::ZERO, cents(10)));
@@ -93,10 +100,10 @@ async fn a_late_release_says_that_nothing_was_spent(fleet: Box<dyn Fleet>) -> Ou
 
 async fn a_reservation_may_be_free_again_instead(fleet: Box<dyn Fleet>) -> Outcome {
     let ledger = limited(&*fleet, cents(10)).await?;
-    granted(&*ledger, Reserve::new(SESSION, cents(10)).with_expiry(Expiry::Release)).await?;
+    let _ = granted(&*ledger, Reserve::new(SESSION, cents(10)).with_expiry(Expiry::Release)).await?;
     denied(&*ledger, Reserve::new(SESSION, cents(10))).await?;
     fleet.advance(TTL).await;
-    reserve(&*ledger, cents(10)).await?;
+    let _ = reserve(&*ledger, cents(10)).await?;
     assert_eq!(state(&*ledger).await?, (NanoUsd::ZERO, cents(10)));
     assert_eq!(balance(&*ledger, &SESSION).await?.presumed, NanoUsd::ZERO);
     Ok(())
@@ -115,7 +122,7 @@ async fn a_cost_counts_also_after_what_held_it_is_free_again(fleet: Box<dyn Flee
 async fn it_holds_until_the_very_last_microsecond(fleet: Box<dyn Fleet>) -> Outcome {
     let ledger = limited(&*fleet, cents(10)).await?;
     let ttl = Duration::from_micros(1_500_000);
-    granted(&*ledger, Reserve::new(SESSION, cents(10)).with_ttl(ttl)).await?;
+    let _ = granted(&*ledger, Reserve::new(SESSION, cents(10)).with_ttl(ttl)).await?;
     fleet.advance(ttl - Duration::from_micros(1)).await;
     assert_eq!(state(&*ledger).await?, (NanoUsd::ZERO, cents(10)));
     fleet.advance(Duration::from_micros(1)).await;
@@ -165,7 +172,7 @@ async fn hundreds_expire_at_once(fleet: Box<dyn Fleet>) -> Outcome {
     let ledger = limited(&*fleet, cents(1_000)).await?;
     for nth in 0..250 {
         let expiry = if nth < 50 { Expiry::Release } else { Expiry::Presume };
-        granted(&*ledger, Reserve::new(SESSION, cents(1)).with_expiry(expiry)).await?;
+        let _ = granted(&*ledger, Reserve::new(SESSION, cents(1)).with_expiry(expiry)).await?;
     }
     fleet.advance(TTL).await;
     let after = balance(&*ledger, &SESSION).await?;
@@ -178,7 +185,7 @@ async fn they_expire_in_the_order_of_their_deadlines(fleet: Box<dyn Fleet>) -> O
     let ledger = limited(&*fleet, cents(1_000)).await?;
     for (key, seconds) in [("c", 30), ("b", 20), ("a", 20), ("d", 10)] {
         let ask = Reserve::new(SESSION, cents(1)).with_key(key.parse()?);
-        granted(&*ledger, ask.with_ttl(Duration::from_secs(seconds))).await?;
+        let _ = granted(&*ledger, ask.with_ttl(Duration::from_secs(seconds))).await?;
     }
     fleet.advance(TTL).await;
     state(&*ledger).await?;
@@ -194,8 +201,8 @@ async fn they_expire_in_the_order_of_their_deadlines(fleet: Box<dyn Fleet>) -> O
 
 async fn an_expiry_is_journalled(fleet: Box<dyn Fleet>) -> Outcome {
     let ledger = limited(&*fleet, cents(100)).await?;
-    reserve(&*ledger, cents(1)).await?;
-    granted(&*ledger, Reserve::new(SESSION, cents(2)).with_expiry(Expiry::Release).with_ttl(TTL * 2)).await?;
+    let _ = reserve(&*ledger, cents(1)).await?;
+    let _ = granted(&*ledger, Reserve::new(SESSION, cents(2)).with_expiry(Expiry::Release).with_ttl(TTL * 2)).await?;
     fleet.advance(TTL * 2).await;
     state(&*ledger).await?;
     let said = entries(&*fleet).await?;
@@ -217,5 +224,64 @@ async fn presumed_costs_reach_levels(fleet: Box<dyn Fleet>) -> Outcome {
     let again = reserve(&*ledger, cents(80)).await?;
     ledger.settle(&again, cents(80)).await?;
     assert_eq!(levels(&*fleet).await?, warned, "once, though it was corrected meanwhile");
+    Ok(())
+}
+
+async fn a_correction_lets_an_account_go_on_that_was_not_exhausted_after_all(fleet: Box<dyn Fleet>) -> Outcome {
+    let ledger = limited(&*fleet, cents(100)).await?;
+    let held = [reserve(&*ledger, cents(60)).await?, reserve(&*ledger, cents(40)).await?];
+    fleet.advance(TTL).await;
+    let halted = balance(&*ledger, &SESSION).await?;
+    assert_eq!((halted.level, halted.halted.as_deref()), (Level::Exhausted, Some("budget_exceeded")));
+    ledger.settle(&held[0], cents(10)).await?;
+    assert_eq!(balance(&*ledger, &SESSION).await?.halted, None);
+    ledger.release(&held[1]).await?;
+    ledger.settle(&reserve(&*ledger, cents(90)).await?, cents(90)).await?;
+    let halted = balance(&*ledger, &SESSION).await?;
+    assert_eq!((halted.spent, halted.halted.as_deref()), (cents(100), Some("budget_exceeded")), "now it is");
+    assert_eq!(levels(&*fleet).await?.len(), 1, "each level is announced once");
+    Ok(())
+}
+
+async fn what_is_presumed_can_be_corrected_whatever_else_happens(fleet: Box<dyn Fleet>) -> Outcome {
+    let ledger = fleet.ledger(LedgerSettings { remembered: 1, ..LedgerSettings::default() });
+    let held = reserve(&*ledger, cents(10)).await?;
+    fleet.advance(TTL).await;
+    for _ in 0..300 {
+        ledger.charge(&Charge::new(SESSION, cents(1))).await?;
+    }
+    ledger.settle(&held, cents(4)).await?;
+    assert_eq!(state(&*ledger).await?, (cents(304), NanoUsd::ZERO));
+    assert_eq!(balance(&*ledger, &SESSION).await?.presumed, NanoUsd::ZERO);
+    Ok(())
+}
+
+async fn what_was_presumed_is_final_after_a_day(fleet: Box<dyn Fleet>) -> Outcome {
+    let ledger = limited(&*fleet, cents(100)).await?;
+    let held = reserve(&*ledger, cents(10)).await?;
+    fleet.advance(TTL).await;
+    state(&*ledger).await?;
+    fleet.advance(DAY - Duration::from_micros(1)).await;
+    assert_eq!(ledger.extend(&held, TTL).await.expect_err("expired").code(), "S2_RESERVATION_ENDED");
+    fleet.advance(Duration::from_micros(1)).await;
+    assert_eq!(ledger.settle(&held, cents(4)).await.expect_err("final").code(), "S2_UNKNOWN_RESERVATION");
+    let then = &ledger.balances(&SESSION, Some(held.day)).await?[0];
+    assert_eq!((then.spent, then.presumed), (cents(10), cents(10)));
+    Ok(())
+}
+
+async fn what_is_presumed_counts_as_open(fleet: Box<dyn Fleet>) -> Outcome {
+    let ledger = fleet.ledger(LedgerSettings { open: 2, ..LedgerSettings::default() });
+    let held = reserve(&*ledger, cents(1)).await?;
+    let _ = reserve(&*ledger, cents(1)).await?;
+    fleet.advance(TTL).await;
+    let error = ledger.reserve(&Reserve::new(SESSION, cents(1))).await.expect_err("too many");
+    assert_eq!(error.code(), "S2_LIMIT_EXCEEDED");
+    ledger.settle(&held, cents(1)).await?;
+    let _ = reserve(&*ledger, cents(1)).await?;
+    fleet.advance(2 * DAY).await;
+    state(&*ledger).await?;
+    fleet.advance(2 * DAY).await;
+    let _ = (reserve(&*ledger, cents(1)).await?, reserve(&*ledger, cents(1)).await?);
     Ok(())
 }

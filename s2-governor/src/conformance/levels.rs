@@ -43,6 +43,7 @@ cases! {
     a_raised_limit_lets_it_go_on;
     levels_of_a_raised_limit_are_announced_anew;
     a_limit_below_what_is_spent_exhausts;
+    a_limit_below_what_is_spent_halts_also_who_was_resumed;
     a_limit_that_is_no_news_changes_nothing;
     resumed_it_may_claim_but_has_no_money;
     a_person_halts_a_whole_swarm;
@@ -157,7 +158,7 @@ async fn a_raised_limit_lets_it_go_on(fleet: Box<dyn Fleet>) -> Outcome {
     charge(&*ledger, cents(100)).await?;
     let raised = ledger.set_limit(&SESSION, Limit::PerDay(cents(200))).await?;
     assert_eq!((raised.halted, raised.level, raised.spent), (None, Level::Within, cents(100)));
-    reserve(&*ledger, cents(100)).await?;
+    let _ = reserve(&*ledger, cents(100)).await?;
     Ok(())
 }
 
@@ -186,6 +187,15 @@ async fn a_limit_below_what_is_spent_exhausts(fleet: Box<dyn Fleet>) -> Outcome 
     assert_eq!(questions(&*fleet).await?.len(), 1);
     let back = ledger.set_limit(&SESSION, Limit::Default).await?;
     assert_eq!((back.limit, back.halted), (NanoUsd::from_dollars(50), None));
+    Ok(())
+}
+
+async fn a_limit_below_what_is_spent_halts_also_who_was_resumed(fleet: Box<dyn Fleet>) -> Outcome {
+    let ledger = limited(&*fleet, cents(100)).await?;
+    charge(&*ledger, cents(100)).await?;
+    ledger.resume(&SESSION).await?;
+    let lowered = ledger.set_limit(&SESSION, Limit::PerDay(cents(50))).await?;
+    assert_eq!(lowered.halted.as_deref(), Some("budget_exceeded"));
     Ok(())
 }
 
@@ -225,7 +235,7 @@ async fn a_person_halts_a_whole_swarm(fleet: Box<dyn Fleet>) -> Outcome {
     ledger.set_limit(&SWARM, Limit::Unlimited).await?;
     denied(&*ledger, Reserve::new(SESSION, cents(1))).await?;
     assert_eq!(ledger.resume(&SWARM).await?.halted, None);
-    granted(&*ledger, Reserve::new(OTHER, cents(1))).await?;
+    let _ = granted(&*ledger, Reserve::new(OTHER, cents(1))).await?;
     assert_eq!(questions(&*fleet).await?, [], "a person knows already");
     Ok(())
 }
@@ -259,7 +269,7 @@ async fn the_limit_of_sessions_may_be_another(fleet: Box<dyn Fleet>) -> Outcome 
     let settings = LedgerSettings { session_limit: Limit::PerDay(cents(5)), ..LedgerSettings::default() };
     let ledger = fleet.ledger(settings);
     denied(&*ledger, Reserve::new(SESSION, cents(6))).await?;
-    granted(&*ledger, Reserve::new(OTHER, cents(5))).await?;
+    let _ = granted(&*ledger, Reserve::new(OTHER, cents(5))).await?;
     assert_eq!(balance(&*ledger, &SWARM).await?.limit, NanoUsd::MAX);
     Ok(())
 }

@@ -68,7 +68,7 @@ async fn exactly_the_limit_is_granted_and_not_a_nano_more(fleet: Box<dyn Fleet>)
     let more = Reserve::new(SESSION, cents(10).saturating_add(nanos(1)));
     let refused = denied(&*ledger, more).await?;
     assert_eq!((refused.available, refused.reason), (cents(10), Denial::Spent));
-    reserve(&*ledger, cents(10)).await?;
+    let _ = reserve(&*ledger, cents(10)).await?;
     let refused = denied(&*ledger, Reserve::new(SESSION, nanos(1))).await?;
     assert_eq!((refused.available, refused.reason), (NanoUsd::ZERO, Denial::Held));
     let full = balance(&*ledger, &SESSION).await?;
@@ -79,12 +79,12 @@ async fn exactly_the_limit_is_granted_and_not_a_nano_more(fleet: Box<dyn Fleet>)
 async fn every_level_must_have_enough_or_none_moves(fleet: Box<dyn Fleet>) -> Outcome {
     let ledger = ledger_of(&*fleet);
     ledger.set_limit(&SWARM, Limit::PerDay(cents(25))).await?;
-    granted(&*ledger, Reserve::new(OTHER, cents(20))).await?;
+    let _ = granted(&*ledger, Reserve::new(OTHER, cents(20))).await?;
     let refused = denied(&*ledger, Reserve::new(SESSION, cents(6))).await?;
     assert_eq!((refused.swarm, refused.available), (SWARM, cents(5)));
     assert_eq!(balance(&*ledger, &SESSION).await?.held, NanoUsd::ZERO);
     assert_eq!(balance(&*ledger, &SWARM).await?.held, cents(20));
-    granted(&*ledger, Reserve::new(SESSION, cents(5))).await?;
+    let _ = granted(&*ledger, Reserve::new(SESSION, cents(5))).await?;
     assert_eq!(balance(&*ledger, &SWARM).await?.available(), NanoUsd::ZERO);
     Ok(())
 }
@@ -122,16 +122,16 @@ async fn a_denial_leaves_no_trace(fleet: Box<dyn Fleet>) -> Outcome {
     assert_eq!(operations(&*fleet).await?, before);
     assert_eq!(ledger.statement(&SWARM, None, None, 10).await?.within, [], "no account is opened");
     ledger.set_limit(&SWARM, Limit::PerDay(cents(2))).await?;
-    granted(&*ledger, ask).await?;
+    let _ = granted(&*ledger, ask).await?;
     Ok(())
 }
 
 async fn a_session_has_fifty_dollars_a_day_and_a_swarm_what_it_needs(fleet: Box<dyn Fleet>) -> Outcome {
     let ledger = ledger_of(&*fleet);
     assert_eq!(balance(&*ledger, &SESSION).await?.limit, NanoUsd::from_dollars(50));
-    granted(&*ledger, Reserve::new(SESSION, NanoUsd::from_dollars(50))).await?;
+    let _ = granted(&*ledger, Reserve::new(SESSION, NanoUsd::from_dollars(50))).await?;
     denied(&*ledger, Reserve::new(SESSION, nanos(1))).await?;
-    granted(&*ledger, Reserve::new(OTHER, NanoUsd::from_dollars(50))).await?;
+    let _ = granted(&*ledger, Reserve::new(OTHER, NanoUsd::from_dollars(50))).await?;
     let swarm = balance(&*ledger, &SWARM).await?;
     assert_eq!((swarm.limit, swarm.held), (NanoUsd::MAX, NanoUsd::from_dollars(100)));
     Ok(())
@@ -140,8 +140,8 @@ async fn a_session_has_fifty_dollars_a_day_and_a_swarm_what_it_needs(fleet: Box<
 async fn unlimited_is_as_much_as_there_is(fleet: Box<dyn Fleet>) -> Outcome {
     let ledger = ledger_of(&*fleet);
     ledger.set_limit(&SESSION, Limit::Unlimited).await?;
-    reserve(&*ledger, NanoUsd::MAX.saturating_sub(nanos(1))).await?;
-    reserve(&*ledger, nanos(1)).await?;
+    let _ = reserve(&*ledger, NanoUsd::MAX.saturating_sub(nanos(1))).await?;
+    let _ = reserve(&*ledger, nanos(1)).await?;
     let refused = denied(&*ledger, Reserve::new(SESSION, nanos(1))).await?;
     assert_eq!((refused.reason, refused.available), (Denial::Held, NanoUsd::ZERO));
     let refused = denied(&*ledger, Reserve::new(SESSION, NanoUsd::MAX)).await?;
@@ -174,7 +174,7 @@ async fn repeated_under_its_key_it_is_the_same_reservation(fleet: Box<dyn Fleet>
 async fn a_key_that_says_something_else_is_refused(fleet: Box<dyn Fleet>) -> Outcome {
     let ledger = ledger_of(&*fleet);
     let ask = |session, amount| Reserve::new(session, amount).with_key("k".parse().expect("a key"));
-    granted(&*ledger, ask(SESSION, cents(10))).await?;
+    let _ = granted(&*ledger, ask(SESSION, cents(10))).await?;
     for other in [ask(SESSION, cents(11)), ask(OTHER, cents(10)), ask(SESSION, cents(10)).with_expiry(Expiry::Release)]
     {
         let error = ledger.reserve(&other).await.expect_err("a conflict");
@@ -194,7 +194,7 @@ async fn a_reservation_that_has_ended_is_not_granted_again(fleet: Box<dyn Fleet>
     };
     ledger.release(&granted(&*ledger, ask("a")).await?).await?;
     ledger.settle(&granted(&*ledger, ask("b")).await?, cents(1)).await?;
-    granted(&*ledger, ask("c")).await?;
+    let _ = granted(&*ledger, ask("c")).await?;
     fleet.advance(Duration::from_secs(600)).await;
     assert_eq!(ended(ledger.reserve(&ask("a")).await), "released");
     assert_eq!(ended(ledger.reserve(&ask("b")).await), "settled");
@@ -222,25 +222,25 @@ async fn open_reservations_are_bounded(fleet: Box<dyn Fleet>) -> Outcome {
     let settings = LedgerSettings { open: 2, ..LedgerSettings::default() };
     let ledger = fleet.ledger(settings);
     let first = reserve(&*ledger, cents(1)).await?;
-    reserve(&*ledger, cents(1)).await?;
+    let _ = reserve(&*ledger, cents(1)).await?;
     let error = ledger.reserve(&Reserve::new(SESSION, cents(1))).await.expect_err("too many");
     assert!(matches!(error, Error::LimitExceeded { limit: "open", actual: 3, max: 2, .. }), "{error}");
     assert_eq!(state(&*ledger).await?, (NanoUsd::ZERO, cents(2)));
     ledger.settle(&first, cents(1)).await?;
-    reserve(&*ledger, cents(1)).await?;
+    let _ = reserve(&*ledger, cents(1)).await?;
     Ok(())
 }
 
 async fn accounts_are_bounded(fleet: Box<dyn Fleet>) -> Outcome {
     let settings = LedgerSettings { accounts: 4, ..LedgerSettings::default() };
     let ledger = fleet.ledger(settings);
-    reserve(&*ledger, cents(1)).await?;
-    granted(&*ledger, Reserve::new(OTHER, cents(1))).await?;
+    let _ = reserve(&*ledger, cents(1)).await?;
+    let _ = granted(&*ledger, Reserve::new(OTHER, cents(1))).await?;
     let fifth = SwarmId::from_static("telephony/h323");
     let error = ledger.reserve(&Reserve::new(fifth.clone(), cents(1))).await.expect_err("too many");
     assert!(matches!(error, Error::LimitExceeded { limit: "accounts", actual: 5, max: 4, .. }), "{error}");
     assert_eq!(balance(&*ledger, &fifth).await?.held, NanoUsd::ZERO);
-    reserve(&*ledger, cents(1)).await?;
+    let _ = reserve(&*ledger, cents(1)).await?;
     Ok(())
 }
 

@@ -63,6 +63,14 @@ impl Account {
         }
     }
 
+    /// Changes it. Who has spent everything by that is halted, and who has not any more goes on.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Self), turn: &Turn<'_, '_>) {
+        let before = self.level(turn);
+        change(self);
+        let level = self.level(turn);
+        self.exhausted = level == Level::Exhausted && (self.exhausted || before < level);
+    }
+
     /// Says so if it has reached a level that was not announced.
     pub(super) fn announce(&mut self, day: UtcDay, turn: &mut Turn<'_, '_>) {
         let (level, limit) = (self.level(turn), self.limit(turn));

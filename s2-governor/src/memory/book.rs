@@ -53,11 +53,6 @@ impl Move {
     }
 }
 
-fn oldest(turn: &Turn<'_, '_>) -> UtcDay {
-    let kept = u64::from(turn.settings.kept_days) * 24 * 60 * 60;
-    UtcDay::of(turn.now - std::time::Duration::from_secs(kept))
-}
-
 fn tightest<'a>(path: impl Iterator<Item = &'a Account>, turn: &Turn<'_, '_>) -> Posted {
     let mut posted: Option<Posted> = None;
     for account in path {
@@ -76,9 +71,13 @@ impl Book {
     /// Does what time has brought.
     pub(super) fn catch_up(&mut self, turn: &mut Turn<'_, '_>) {
         while let Some((place, spend)) = self.spends.next_due(turn.now) {
-            self.expire(place, &spend, turn);
+            match spend.state {
+                State::Presumed => self.spends.finish(place),
+                _ => self.expire(place, &spend, turn),
+            }
         }
-        self.days.forget(oldest(turn));
+        let kept = u64::from(turn.settings.kept_days) * 24 * 60 * 60;
+        self.days.forget(UtcDay::of(turn.now - std::time::Duration::from_secs(kept)));
     }
 
     fn expire(&mut self, place: u32, spend: &Spend, turn: &mut Turn<'_, '_>) {
@@ -86,24 +85,25 @@ impl Book {
         let is_presumed = spend.expiry == Expiry::Presume;
         turn.expired(&spend.about(), amount, is_presumed);
         let free = Move { unheld: amount, ..Move::default() };
-        let (state, moved) = if is_presumed {
-            (State::Presumed, Move { spent: amount, presumed: amount, ..free })
+        if is_presumed {
+            let moved = Move { spent: amount, presumed: amount, ..free };
+            self.move_all(spend.day, &spend.session, moved, turn);
+            self.spends.presume(place, turn.now + turn.now.since(turn.forgets));
         } else {
-            (State::Lapsed, free)
-        };
-        self.move_all(spend.day, &spend.session, moved, turn);
-        self.spends.set(place, state, turn);
+            self.move_all(spend.day, &spend.session, free, turn);
+            self.spends.set(place, State::Lapsed, turn);
+        }
     }
 
     /// Moves the accounts of a path alike, and says which levels they have reached. Accounts that are forgotten stay so.
     fn move_all(&mut self, day: UtcDay, session: &SwarmId, moved: Move, turn: &mut Turn<'_, '_>) -> Option<Path> {
         self.sequence += 1;
-        if day < oldest(turn) {
+        if day < self.days.oldest() {
             return None;
         }
         let path = self.days.path(day, session).unwrap_or_else(|| self.days.open(day, session));
         self.days.change(day, &path, |account| {
-            moved.apply(account);
+            account.change(|account| moved.apply(account), turn);
             if moved.spent > NanoUsd::ZERO {
                 account.announce(day, turn);
             }
@@ -126,7 +126,6 @@ impl Book {
         until: Timestamp,
         turn: &mut Turn<'_, '_>,
     ) -> Result<Reserved, Error> {
-        let seen = Seen::new(0, self.sequence + 1);
         if let Some((_, spend)) = self.spends.get(&key, turn) {
             let is_same = spend.amount == Some(reserve.amount) && spend.session == reserve.session;
             if !is_same || spend.expiry != reserve.expiry {
@@ -135,7 +134,7 @@ impl Book {
             if let Some(how) = spend.how_ended() {
                 return Err(Error::ReservationEnded { key, how });
             }
-            let (session, day) = (spend.session.clone(), spend.day);
+            let (session, day, seen) = (spend.session.clone(), spend.day, Seen::new(0, self.sequence));
             return Ok(Reserved::Granted(Reservation::granted(key, session, day, reserve.amount, spend.until, seen)));
         }
         let day = turn.today();
@@ -163,7 +162,7 @@ impl Book {
         turn.spent("reserve", &spend.about(), ("amount_nano_usd", reserve.amount));
         self.move_all(day, &spend.session, Move { held: reserve.amount, ..Move::default() }, turn);
         self.spends.hold(spend);
-        let session = reserve.session.clone();
+        let (session, seen) = (reserve.session.clone(), Seen::new(0, self.sequence));
         Ok(Reserved::Granted(Reservation::granted(key, session, day, reserve.amount, until, seen)))
     }
 
@@ -194,7 +193,10 @@ impl Book {
             return Err(Error::ReservationEnded { key: key.clone(), how });
         }
         let until = until.max(spend.until);
-        self.spends.extend(place, until);
+        if until > spend.until {
+            self.sequence += 1;
+            self.spends.extend(place, until);
+        }
         Ok(until)
     }
 
@@ -280,7 +282,7 @@ impl Book {
         day: Option<UtcDay>,
         turn: &Turn<'_, '_>,
     ) -> Result<Vec<Balance>, Error> {
-        let (day, oldest) = (day.unwrap_or(turn.today()), oldest(turn));
+        let (day, oldest) = (day.unwrap_or(turn.today()), self.days.oldest());
         if day < oldest {
             return Err(Error::NotRetained { day, oldest });
         }
@@ -303,8 +305,21 @@ impl Book {
         Ok(Statement::new(balance, within.unwrap_or_default()))
     }
 
-    pub(super) fn set_limit(&mut self, swarm: &SwarmId, limit: Limit, turn: &mut Turn<'_, '_>) -> Balance {
+    /// Whether something may be said about a swarm.
+    fn check_rules(&self, swarm: &SwarmId, turn: &Turn<'_, '_>) -> Result<(), Error> {
+        let more = usize::from(!self.days.has_rule(swarm));
+        let most = if more == 0 { usize::MAX } else { turn.settings.rules };
+        check("rules", "the ledger", self.days.rules() + more, most)
+    }
+
+    pub(super) fn set_limit(
+        &mut self,
+        swarm: &SwarmId,
+        limit: Limit,
+        turn: &mut Turn<'_, '_>,
+    ) -> Result<Balance, Error> {
         if self.days.rule(swarm).limit != limit.amount() {
+            self.check_rules(swarm, turn)?;
             self.sequence += 1;
             turn.ruled("limit", swarm, Some(("limit", limit.to_string().into())));
             self.days.say(swarm, |rule| rule.limit = limit.amount());
@@ -312,20 +327,21 @@ impl Book {
             if let Some(account) = self.days.day_mut(day).and_then(|accounts| accounts.account_mut(swarm)) {
                 let level = account.level(turn);
                 account.announced = account.announced.min(level);
-                account.exhausted &= level == Level::Exhausted;
+                account.exhausted = level == Level::Exhausted;
                 account.announce(day, turn);
             }
         }
-        self.today(swarm, turn)
+        Ok(self.today(swarm, turn))
     }
 
-    pub(super) fn halt(&mut self, swarm: &SwarmId, reason: Text, turn: &mut Turn<'_, '_>) -> Balance {
+    pub(super) fn halt(&mut self, swarm: &SwarmId, reason: Text, turn: &mut Turn<'_, '_>) -> Result<Balance, Error> {
         if self.days.rule(swarm).halted.as_ref() != Some(&reason) {
+            self.check_rules(swarm, turn)?;
             self.sequence += 1;
             turn.ruled("halt", swarm, Some(("reason", reason.clone())));
             self.days.say(swarm, |rule| rule.halted = Some(reason.clone()));
         }
-        self.today(swarm, turn)
+        Ok(self.today(swarm, turn))
     }
 
     pub(super) fn resume(&mut self, swarm: &SwarmId, turn: &mut Turn<'_, '_>) -> Balance {

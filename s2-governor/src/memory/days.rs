@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use s2_coordinator::{SwarmId, UtcDay};
+use s2_coordinator::{SwarmId, Timestamp, UtcDay};
 
 use crate::memory::account::Account;
 use crate::memory::account::Rule;
@@ -19,11 +19,20 @@ pub(super) struct Day {
     paths: HashMap<SwarmId, Path>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Days {
     days: BTreeMap<UtcDay, Day>,
     rules: HashMap<SwarmId, Rule>,
     count: usize,
+    /// The oldest day that is kept.
+    oldest: UtcDay,
+}
+
+impl Default for Days {
+    fn default() -> Self {
+        let oldest = UtcDay::of(Timestamp::EPOCH);
+        Self { days: BTreeMap::new(), rules: HashMap::new(), count: 0, oldest }
+    }
 }
 
 impl Day {
@@ -105,7 +114,7 @@ impl Days {
 
     /// Opens the accounts that are missing for a session to spend.
     pub(super) fn open(&mut self, day: UtcDay, session: &SwarmId) -> Path {
-        let Self { days, rules, count } = self;
+        let Self { days, rules, count, .. } = self;
         let day = days.entry(day).or_default();
         let mut path = Vec::new();
         for swarm in session.ancestors() {
@@ -133,8 +142,24 @@ impl Days {
         self.days.values_mut().filter_map(|day| day.account_mut(swarm)).for_each(|account| change(&mut account.rule));
     }
 
+    pub(super) const fn oldest(&self) -> UtcDay {
+        self.oldest
+    }
+
+    /// Whether something is said about it.
+    pub(super) fn has_rule(&self, swarm: &SwarmId) -> bool {
+        self.rules.contains_key(swarm)
+    }
+
+    /// About how many something is said.
+    pub(super) fn rules(&self) -> usize {
+        self.rules.len()
+    }
+
     /// Forgets the days before `oldest`.
     pub(super) fn forget(&mut self, oldest: UtcDay) {
+        self.oldest = self.oldest.max(oldest);
+        let oldest = self.oldest;
         if self.days.first_key_value().is_some_and(|(day, _)| *day < oldest) {
             self.days = self.days.split_off(&oldest);
             self.count = self.days.values().map(|day| day.accounts.len()).sum();

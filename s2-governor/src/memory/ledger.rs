@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::keys::Keys;
 use crate::ledger::BudgetLedger;
 use crate::ledger::Statement;
+use crate::ledger::check_after;
 use crate::memory::book::Book;
 use crate::memory::turn::Turn;
 use crate::money::NanoUsd;
@@ -126,18 +127,19 @@ impl BudgetLedger for MemoryLedger {
         limit: usize,
     ) -> Result<Statement, Error> {
         self.book.store().config().limits.check_page(limit)?;
+        let after = check_after(swarm, after)?;
         self.act(|book, turn| book.statement(swarm, day, after, limit, turn))
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(%swarm, %limit))]
     async fn set_limit(&self, swarm: &SwarmId, limit: Limit) -> Result<Balance, Error> {
-        Ok(self.act(|book, turn| book.set_limit(swarm, limit, turn)))
+        self.act(|book, turn| book.set_limit(swarm, limit, turn))
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(%swarm, reason))]
     async fn halt(&self, swarm: &SwarmId, reason: &str) -> Result<Balance, Error> {
         self.book.store().config().limits.check_reason(reason)?;
-        Ok(self.act(|book, turn| book.halt(swarm, reason.to_owned().into(), turn)))
+        self.act(|book, turn| book.halt(swarm, reason.to_owned().into(), turn))
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(%swarm))]

@@ -16,7 +16,7 @@ const EVERY: u64 = 64;
 #[derive(Clone, Debug)]
 pub(super) enum State {
     Held,
-    /// It expired, and counts as spent.
+    /// It expired, and counts as spent until somebody knows better.
     Presumed,
     /// It expired, and is free again.
     Lapsed,
@@ -116,6 +116,20 @@ impl Spends {
         self.end(place, turn);
     }
 
+    /// A reservation expires: until then it can be corrected.
+    pub(super) fn presume(&mut self, place: u32, until: Timestamp) {
+        self.places[place as usize].state = State::Presumed;
+        self.extend(place, until);
+    }
+
+    /// What was presumed is final.
+    pub(super) fn finish(&mut self, place: u32) {
+        let spend = &self.places[place as usize];
+        self.due.remove(&(spend.until, spend.key.clone()));
+        self.index.remove(&spend.key);
+        self.free.push(place);
+    }
+
     /// A reservation holds until then.
     pub(super) fn extend(&mut self, place: u32, until: Timestamp) {
         let spend = &mut self.places[place as usize];
@@ -124,7 +138,7 @@ impl Spends {
         self.due.insert((until, spend.key.clone()));
     }
 
-    /// The reservation that is overdue for longest.
+    /// The one that is overdue for longest: it expires, or is final.
     pub(super) fn next_due(&self, now: Timestamp) -> Option<(u32, Spend)> {
         let (_, key) = self.due.first().filter(|(until, _)| *until <= now)?;
         let place = *self.index.get(key)?;

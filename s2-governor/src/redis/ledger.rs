@@ -1,6 +1,7 @@
 //! The ledger of a fleet on Redis.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +14,7 @@ use crate::error::Error;
 use crate::keys::Keys;
 use crate::ledger::BudgetLedger;
 use crate::ledger::Statement;
+use crate::ledger::check_after;
 use crate::money::NanoUsd;
 use crate::redis::answer::Answer;
 use crate::redis::script::BUDGET;
@@ -27,18 +29,43 @@ use crate::spend::Reserved;
 
 /// A [`BudgetLedger`] of a fleet on Redis, over many processes. Clones are the same handle.
 ///
-/// Each verb is one command, whatever the depth of the path. If the server comes back with older data than this handle, or
-/// any other that lives, has seen, the ledger freezes: nothing is granted, a person is asked (key `budget:regressed`), and
-/// [`resume`](BudgetLedger::resume) lets a swarm go on. If no process was alive meanwhile, only a host that has kept
-/// [`RedisLedger::seen`] in a file of its own can notice: [`RedisLedger::with_seen`].
+/// Each verb is one command, whatever the depth of the path. If the server comes back with older data than some process has
+/// seen that is alive, or than a reservation knows that is settled, the ledger freezes: nothing is granted, a person is asked
+/// (key `budget:regressed`), and [`resume`](BudgetLedger::resume) lets a swarm go on. A process notices when its connection is
+/// back, or with its next call; until the first one does, others may still be granted something. If no process was alive
+/// meanwhile, only a host notices that has kept [`RedisLedger::seen`] in a file of its own ([`RedisLedger::with_seen`]).
 #[derive(Clone, Debug)]
 pub struct RedisLedger {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     store: RedisStore,
-    settings: Arc<LedgerSettings>,
+    settings: LedgerSettings,
     /// The settings as the script reads them.
-    said: Arc<str>,
-    keys: Arc<Keys>,
-    seen: Arc<Mutex<Seen>>,
+    said: String,
+    keys: Keys,
+    memory: Arc<Memory>,
+    /// Whether this handle speaks up for its process.
+    watches: AtomicBool,
+}
+
+/// What a process has seen of the ledger of a fleet.
+#[derive(Debug, Default)]
+struct Memory {
+    highest: Mutex<Seen>,
+    /// What a host has kept and nobody has told the server yet.
+    kept: Mutex<Option<Seen>>,
+    is_watched: AtomicBool,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if *self.watches.get_mut() {
+            self.memory.is_watched.store(false, Ordering::Release);
+        }
+    }
 }
 
 /// What is said with each call of a verb.
@@ -63,7 +90,7 @@ impl Drop for Asking<'_> {
         let amount = self.reserve.amount;
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                if let Err(error) = ledger.give_back(&key, &session, amount).await {
+                if let Err(error) = ledger.cancel(&key, &session, amount).await {
                     tracing::debug!(%key, %error, "a reservation that nobody waits for expires");
                 }
             });
@@ -71,13 +98,21 @@ impl Drop for Asking<'_> {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn trace(trace: Option<TraceToken>) -> String {
     trace.map(|trace| trace.to_string()).unwrap_or_default()
 }
 
+/// Microseconds, rounded up as elsewhere.
 fn micros(duration: Duration) -> String {
-    duration.as_micros().to_string()
+    duration.as_nanos().div_ceil(1_000).to_string()
 }
+
+/// Whose account is looked at when it does not matter.
+const ANYBODY: SwarmId = SwarmId::from_static("s2");
 
 impl RedisLedger {
     /// The ledger of a fleet, with the default settings.
@@ -99,43 +134,63 @@ impl RedisLedger {
 
     fn open(store: &RedisStore, settings: LedgerSettings) -> Self {
         let window = store.config().idempotency_window.as_micros().min(u128::from(Timestamp::MAX.as_micros()));
-        let LedgerSettings { warn_percent, kept_days, remembered, open, accounts, .. } = &settings;
+        let LedgerSettings { warn_percent, kept_days, remembered, open, accounts, rules, .. } = &settings;
         let limit = settings.session_limit().as_nanos();
-        let said = format!("{limit} {warn_percent} {kept_days} {remembered} {open} {accounts} {window}");
-        Self {
-            store: store.clone(),
-            settings: Arc::new(settings),
-            said: said.into(),
-            keys: Arc::default(),
-            seen: Arc::default(),
-        }
+        let said = format!("{limit} {warn_percent} {kept_days} {remembered} {open} {accounts} {rules} {window}");
+        let (store, memory, watches) = (store.clone(), store.part(), AtomicBool::new(false));
+        Self { inner: Arc::new(Inner { store, settings, said, keys: Keys::default(), memory, watches }) }
     }
 
-    /// Begins with what was seen before: the highest point that a host has kept.
+    /// Begins with what was seen before: the highest point that a host has kept. It counts for all handles of the store.
     #[must_use]
     pub fn with_seen(self, seen: Seen) -> Self {
+        *lock(&self.inner.memory.kept) = Some(seen);
         self.see(seen);
         self
     }
 
-    /// The highest point in the life of the ledger that this handle has seen.
+    /// The highest point in the life of the ledger that this process has seen.
     #[must_use]
     pub fn seen(&self) -> Seen {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.inner.memory.highest)
     }
 
     fn see(&self, seen: Seen) {
-        let mut highest = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut highest = lock(&self.inner.memory.highest);
         *highest = seen.max(*highest);
     }
 
+    /// Sees to it that this process says what it has seen as soon as its connection is back.
+    fn watch(&self) {
+        if self.inner.memory.is_watched.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (Ok(runtime), Ok(mut connected)) = (Handle::try_current(), self.inner.store.listen("budget")) else {
+            return self.inner.memory.is_watched.store(false, Ordering::Release);
+        };
+        self.inner.watches.store(true, Ordering::Release);
+        let inner = Arc::downgrade(&self.inner);
+        runtime.spawn(async move {
+            while connected.changed().await.is_ok()
+                && let Some(inner) = inner.upgrade()
+            {
+                if let Err(error) = (Self { inner }).balances(&ANYBODY, None).await {
+                    tracing::debug!(%error, "what this process has seen is said with its next call");
+                }
+            }
+        });
+    }
+
     async fn call(&self, call: Call<'_>) -> Result<Answer, Error> {
-        let seen = self.seen();
+        self.watch();
+        let kept = *lock(&self.inner.memory.kept);
+        let seen = kept.unwrap_or_else(|| self.seen());
         let (epoch, sequence) = (seen.epoch.to_string(), seen.sequence.to_string());
         let day = call.day.map(|day| day.as_days().to_string()).unwrap_or_default();
-        let head = [call.verb, &self.said, &epoch, &sequence, call.key, &day, call.swarm.as_str()];
+        let head = [call.verb, &self.inner.said, &epoch, &sequence, call.key, &day, call.swarm.as_str()];
         let args: Vec<&[u8]> = head.into_iter().map(str::as_bytes).chain(call.args.iter().copied()).collect();
-        let answer = Answer::new(self.store.call(&BUDGET, &[], &args).await?);
+        let answer = Answer::new(self.inner.store.call(&BUDGET, &[], &args).await?);
+        lock(&self.inner.memory.kept).take_if(|told| Some(*told) == kept);
         if let Some(seen) = answer.seen() {
             self.see(seen);
         }
@@ -164,23 +219,19 @@ impl RedisLedger {
     async fn rule(&self, verb: &'static str, swarm: &SwarmId, args: [&str; 2]) -> Result<Balance, Error> {
         let args = args.map(str::as_bytes);
         let answer = self.call(Call { verb, key: "", day: None, swarm, args: &args }).await?;
+        if answer.word() == "limit" {
+            return Err(self.over(&answer));
+        }
         let balance = answer.balances(swarm).and_then(|balances| balances.into_iter().next());
         balance.ok_or_else(|| unexpected(verb, &answer))
     }
 
-    async fn give_back(&self, key: &IdempotencyKey, session: &SwarmId, amount: NanoUsd) -> Result<(), Error> {
-        // It was granted today, if it was: or around midnight, a moment ago.
-        let today = self.balances(session, None).await?.swap_remove(0).day;
-        let yesterday = UtcDay::of(today.start() - Duration::from_micros(1));
-        for day in [today, yesterday] {
-            let (until, seen) = (Timestamp::EPOCH, self.seen());
-            let reservation = Reservation::granted(key.clone(), session.clone(), day, amount, until, seen);
-            match self.release(&reservation).await {
-                Err(Error::UnknownReservation { .. }) => {}
-                released => return released,
-            }
-        }
-        Ok(())
+    /// Whoever asked for this is gone.
+    async fn cancel(&self, key: &IdempotencyKey, session: &SwarmId, amount: NanoUsd) -> Result<(), Error> {
+        let amount = amount.as_nanos().to_string();
+        let args = [amount.as_bytes()];
+        let call = Call { verb: "cancel", key: key.as_str(), day: None, swarm: session, args: &args };
+        self.call(call).await.map(drop)
     }
 }
 
@@ -210,8 +261,8 @@ fn conflict(key: &IdempotencyKey, answer: &Answer) -> Option<Error> {
 impl BudgetLedger for RedisLedger {
     #[tracing::instrument(level = "debug", skip_all, fields(session = %reserve.session, amount = %reserve.amount))]
     async fn reserve(&self, reserve: &Reserve) -> Result<Reserved, Error> {
-        let ttl = micros(self.settings.check_ttl(reserve.ttl)?);
-        let key = self.keys.or_new(reserve.key.as_ref());
+        let ttl = micros(self.inner.settings.check_ttl(reserve.ttl)?);
+        let key = self.inner.keys.or_new(reserve.key.as_ref());
         let (amount, trace) = (reserve.amount.as_nanos().to_string(), trace(reserve.trace));
         let expiry = if reserve.expiry == Expiry::Presume { "1" } else { "0" };
         let args = [amount.as_bytes(), ttl.as_bytes(), expiry.as_bytes(), trace.as_bytes()];
@@ -220,8 +271,9 @@ impl BudgetLedger for RedisLedger {
         let asking = reserve.key.is_none().then(|| Asking { ledger: self, key: &key, reserve });
         let answer =
             self.call(Call { verb: "reserve", key: key.as_str(), day: None, swarm: session, args: &args }).await;
-        std::mem::forget(asking);
+        // Whether a call that failed has come to anything, nobody knows.
         let answer = answer?;
+        std::mem::forget(asking);
         let granted = || {
             let seen = answer.seen()?;
             let (day, until) = (answer.day(0)?, answer.time(1)?);
@@ -239,7 +291,7 @@ impl BudgetLedger for RedisLedger {
 
     #[tracing::instrument(level = "debug", skip_all, fields(key = %reservation.key))]
     async fn extend(&self, reservation: &Reservation, by: Duration) -> Result<Timestamp, Error> {
-        let by = micros(self.settings.check_ttl(Some(by))?);
+        let by = micros(self.inner.settings.check_ttl(Some(by))?);
         let answer = self.about("extend", reservation, &by).await?;
         match answer.word() {
             "ended" => Err(ended(&reservation.key, &answer)),
@@ -261,7 +313,7 @@ impl BudgetLedger for RedisLedger {
 
     #[tracing::instrument(level = "debug", skip_all, fields(session = %charge.session, cost = %charge.cost))]
     async fn charge(&self, charge: &Charge) -> Result<Posted, Error> {
-        let key = self.keys.or_new(charge.key.as_ref());
+        let key = self.inner.keys.or_new(charge.key.as_ref());
         let (cost, trace) = (charge.cost.as_nanos().to_string(), trace(charge.trace));
         let args = [cost.as_bytes(), trace.as_bytes()];
         let call = Call { verb: "charge", key: key.as_str(), day: None, swarm: &charge.session, args: &args };
@@ -287,8 +339,8 @@ impl BudgetLedger for RedisLedger {
         after: Option<&SwarmId>,
         limit: usize,
     ) -> Result<Statement, Error> {
-        self.store.config().limits.check_page(limit)?;
-        let after = after.filter(|after| swarm.contains(after)).map(SwarmId::as_str).unwrap_or_default();
+        self.inner.store.config().limits.check_page(limit)?;
+        let after = check_after(swarm, after)?.map(SwarmId::as_str).unwrap_or_default();
         let limit = limit.to_string();
         let args = [after.as_bytes(), limit.as_bytes()];
         let answer = self.call(Call { verb: "statement", key: "", day, swarm, args: &args }).await?;
@@ -306,7 +358,7 @@ impl BudgetLedger for RedisLedger {
 
     #[tracing::instrument(level = "debug", skip_all, fields(%swarm, reason))]
     async fn halt(&self, swarm: &SwarmId, reason: &str) -> Result<Balance, Error> {
-        self.store.config().limits.check_reason(reason)?;
+        self.inner.store.config().limits.check_reason(reason)?;
         self.rule("halt", swarm, [reason, ""]).await
     }
 
@@ -319,8 +371,9 @@ impl BudgetLedger for RedisLedger {
 impl RedisLedger {
     fn over(&self, answer: &Answer) -> Error {
         let (limit, max) = match answer.text(0) {
-            Some("open") => ("open", self.settings.open),
-            _ => ("accounts", self.settings.accounts),
+            Some("open") => ("open", self.inner.settings.open),
+            Some("rules") => ("rules", self.inner.settings.rules),
+            _ => ("accounts", self.inner.settings.accounts),
         };
         let actual = answer.number(1).unwrap_or_default();
         Error::LimitExceeded { limit, what: "the ledger".to_owned(), actual, max: max as u64 }

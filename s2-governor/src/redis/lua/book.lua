@@ -7,11 +7,11 @@
 local DAY = 86400000000
 local WITHIN, WARNED, EXHAUSTED = 0, 1, 2
 
--- epoch, sequence, next expiry, since when frozen, open reservations, ended ones that are remembered, how many have ended,
--- accounts, the oldest day that is kept; then the lives of the server: epoch, sequence in the beginning, whether it is known
--- that something of it was lost.
-local BOOK = '>I7I7I7I7I7I7I7I7I4'
-local LIFE = '>I7I7B'
+-- epoch, sequence, when something is due, since when frozen, reservations that are open or presumed, ended spends that are
+-- remembered, how many have ended, accounts, swarms about which something was said, the oldest day that is kept; then the lives
+-- of the server: epoch, sequence in the beginning.
+local BOOK = '>I7I7I7I7I7I7I7I7I7I4'
+local LIFE = '>I7I7'
 local MOST_LIVES = 16
 -- spent, held, presumed, level that was announced, whether it is exhausted, whether it is a session's
 local ACCOUNT = '>I7I7I7BBB'
@@ -45,7 +45,7 @@ local function read_ledger(text)
     numbers[#numbers + 1] = tonumber(number)
   end
   ledgers[text] = { session_limit = numbers[1], warn_percent = numbers[2], kept_days = numbers[3], remembered = numbers[4],
-    open = numbers[5], accounts = numbers[6], window = numbers[7] }
+    open = numbers[5], accounts = numbers[6], rules = numbers[7], window = numbers[8] }
   return ledgers[text]
 end
 
@@ -53,8 +53,9 @@ local function day_of(time)
   return (time - time % DAY) / DAY
 end
 
+-- The oldest day whose accounts are kept: never one that was forgotten.
 local function oldest_day()
-  return at_least(day_of(now) - S.kept_days, 0)
+  return at_least(day_of(now) - S.kept_days, book.oldest)
 end
 
 -- The account of a swarm on a day, as far as it is known.
@@ -85,20 +86,20 @@ end
 
 local function unpack_book(packed)
   local read, at = { lives = {}, packed = packed }, nil
-  read.epoch, read.sequence, read.due, read.frozen, read.open, read.ended, read.ends, read.accounts, read.oldest, at =
-    struct.unpack(BOOK, packed)
+  read.epoch, read.sequence, read.due, read.frozen, read.open, read.ended, read.ends, read.accounts, read.rules,
+    read.oldest, at = struct.unpack(BOOK, packed)
   read.said = string.sub(packed, at)
   while at <= #packed do
     local life = {}
-    life.epoch, life.begun, life.lost, at = struct.unpack(LIFE, packed, at)
+    life.epoch, life.begun, at = struct.unpack(LIFE, packed, at)
     read.lives[#read.lives + 1] = life
   end
   return read
 end
 
 local function empty_book()
-  return { epoch = 0, sequence = 0, due = NEVER, frozen = 0, open = 0, ended = 0, ends = 0, accounts = 0, oldest = 0, lives = {},
-    said = '' }
+  return { epoch = 0, sequence = 0, due = NEVER, frozen = 0, open = 0, ended = 0, ends = 0, accounts = 0, rules = 0, oldest = 0,
+    lives = {}, said = '' }
 end
 
 local function unpack_account(account, packed)
@@ -160,6 +161,8 @@ local function read_more(wanted, keys, with_book)
   if with_book then
     at = 1
     if not found[1] then
+      -- What lies beside a book that is gone belongs to nobody.
+      call('DEL', P .. 'budget:due', P .. 'budget:ended', P .. 'budget:accounts')
       F.book = empty_book()
     elseif not F.book or F.book.packed ~= found[1] then
       F.book = unpack_book(found[1])
@@ -214,10 +217,13 @@ local function save_account(account)
 end
 
 local function save_rule(account)
+  local was = account.said and 1 or 0
   if not account.limit and not account.halted and account.thawed == 0 then
     call('HDEL', P .. 'budget', account.rule)
     account.said = false
+    book.rules, book.changed = at_least(book.rules - was, 0), true
   else
+    book.rules, book.changed = book.rules + 1 - was, true
     account.said = struct.pack(RULE, account.limit and 1 or 0, account.limit or 0, account.thawed, account.halted and 1 or 0) ..
       (account.halted or '')
     write_field(account.rule, account.said)
@@ -241,7 +247,7 @@ end
 local function save_lives()
   local lives = {}
   for nth, life in ipairs(book.lives) do
-    lives[nth] = struct.pack(LIFE, life.epoch, life.begun, life.lost)
+    lives[nth] = struct.pack(LIFE, life.epoch, life.begun)
   end
   book.said, book.changed = table.concat(lives), true
 end
@@ -255,7 +261,7 @@ local function save_book()
   if book.changed or #fields > 0 then
     book.changed = nil
     book.packed = struct.pack(BOOK, book.epoch, book.sequence, book.due, book.frozen, book.open, book.ended, book.ends,
-      book.accounts, book.oldest) .. book.said
+      book.accounts, book.rules, book.oldest) .. book.said
     write_field('m', book.packed)
     write_fields()
   end

@@ -8,24 +8,23 @@ local function begin_life()
     table.remove(book.lives, 1)
   end
   book.epoch = at_least(number(), book.epoch + 1)
-  book.lives[#book.lives + 1] = { epoch = book.epoch, begun = book.sequence, lost = 0 }
+  book.lives[#book.lives + 1] = { epoch = book.epoch, begun = book.sequence }
   save_lives()
 end
 
--- Where the book stood at the end of a life, and that life.
+-- Where the book stood at the end of a life, whether or not it is known: where the first one began that is younger.
 local function end_of_life(epoch)
-  for nth, life in ipairs(book.lives) do
-    if life.epoch == epoch then
-      local next_life = book.lives[nth + 1]
-      return next_life and next_life.begun or book.sequence, life
+  for _, life in ipairs(book.lives) do
+    if life.epoch > epoch then
+      return life.begun
     end
   end
+  return book.sequence
 end
 
 -- Whether what was done then is lost.
 local function is_lost(epoch, sequence)
-  local ended = end_of_life(epoch)
-  return not ended or sequence > ended
+  return epoch > 0 and sequence > end_of_life(epoch)
 end
 
 -- Nothing is granted any more, until a person has looked at it.
@@ -34,25 +33,14 @@ local function freeze(epoch, sequence)
     sequence, 'epoch', book.epoch, 'sequence', book.sequence }, severity = 'CRITICAL' }
   escalate { key = 'budget:regressed', reason = 'the store has forgotten what was spent', payload = '{"seen_epoch":' ..
     int(epoch) .. ',"seen_sequence":' .. int(sequence) .. ',"sequence":' .. int(book.sequence) .. '}', severity = 'CRITICAL' }
+  book.epoch = at_least(book.epoch, epoch)
   begin_life()
   book.frozen = book.epoch
 end
 
--- Somebody has seen so much.
+-- Somebody has seen so much. What was lost in lives before the last time has been told.
 local function notice(epoch, sequence)
-  if epoch == 0 or not is_lost(epoch, sequence) then
-    return
-  end
-  local _, life = end_of_life(epoch)
-  if not life then
-    life = { epoch = epoch, begun = 0, lost = 0 }
-    if #book.lives >= MOST_LIVES then
-      table.remove(book.lives, 1)
-    end
-    table.insert(book.lives, 1, life)
-  end
-  if life.lost == 0 then
-    life.lost = 1
+  if epoch >= book.frozen and is_lost(epoch, sequence) then
     freeze(epoch, sequence)
   end
 end

@@ -37,8 +37,7 @@ local function usd(nanos)
 end
 
 -- Says so if an account has reached a level that was not announced.
-local function announce_level(account)
-  local level = level_of(account)
+local function announce_level(account, level)
   if level <= account.announced then
     return
   end
@@ -63,11 +62,18 @@ local function move_all(path, held, spent, presumed, costs)
   end
   path[1].session = 1
   for _, account in ipairs(path) do
-    account.held = at_most(account.held + held, NEVER)
+    local before = level_of(account)
+    account.held = at_least(at_most(account.held + held, NEVER), 0)
     account.spent = at_least(at_most(account.spent + spent, NEVER), 0)
     account.presumed = at_least(at_most(account.presumed + presumed, NEVER), 0)
+    local level = level_of(account)
+    if level < EXHAUSTED then
+      account.exhausted = 0
+    elseif before < EXHAUSTED then
+      account.exhausted = 1
+    end
     if costs then
-      announce_level(account)
+      announce_level(account, level)
     end
     save_account(account)
   end
@@ -145,48 +151,52 @@ local function forget_spends()
   -- What was to be written must not come back.
   write_fields()
   call('LPOP', P .. 'budget:ended', #keys)
-  book.ended = book.ended - #keys
+  book.ended = at_least(book.ended - #keys, 0)
   if #gone > 0 then
     call('HDEL', P .. 'budget', unpack(gone))
   end
 end
 
--- A spend has ended for the first time.
-local function end_spend(spend)
-  if spend.ended == 0 then
-    spend.ended = now
-    call('RPUSH', P .. 'budget:ended', int(now) .. ' ' .. spend.key)
-    book.ended, book.ends = book.ended + 1, book.ends + 1
-    return book.ends % 64 == 0
-  end
-end
-
--- A spend is in another state. What ends first leaves what is due.
-local function set_state(spend, state)
-  local was_held = spend.state == HELD
-  spend.state = state
-  if was_held then
+-- A spend is over. What is presumed can still be corrected, and so is not.
+local function end_spend(spend, state)
+  if spend.state == HELD or spend.state == PRESUMED then
     call('ZREM', P .. 'budget:due', spend.key)
     book.open = at_least(book.open - 1, 0)
   end
-  local is_time = end_spend(spend)
+  spend.state = state
+  if spend.ended > 0 then
+    return save_spend(spend)
+  end
+  spend.ended = now
   save_spend(spend)
-  if is_time then
+  call('RPUSH', P .. 'budget:ended', int(now) .. ' ' .. spend.key)
+  book.ended, book.ends = book.ended + 1, book.ends + 1
+  if book.ends % 64 == 0 then
     forget_spends()
   end
 end
 
+-- A reservation is overdue: it expires, or what was presumed of it is final.
 local function expire(spend)
+  if spend.state == PRESUMED then
+    write_fields()
+    call('HDEL', P .. 'budget', 's' .. spend.key)
+    call('ZREM', P .. 'budget:due', spend.key)
+    book.open, book.changed, spends[spend.key] = at_least(book.open - 1, 0), true, false
+    return
+  end
   local presumed, amount = spend.expiry == PRESUME, spend.amount
   note_spend('expire', spend, ',"amount_nano_usd":' .. int(amount) .. ',"presumed":' .. (presumed and 'true' or 'false'),
     presumed and 'MEDIUM')
   local path = path_of(spend.day, spend.session)
-  if presumed then
-    move_all(path, -amount, amount, amount, amount > 0)
-  else
+  if not presumed then
     move_all(path, -amount, 0, 0)
+    return end_spend(spend, LAPSED)
   end
-  set_state(spend, presumed and PRESUMED or LAPSED)
+  move_all(path, -amount, amount, amount, amount > 0)
+  spend.state, spend.till = PRESUMED, at_most(now + S.window, NEVER)
+  call('ZADD', P .. 'budget:due', spend.till, spend.key)
+  save_spend(spend)
 end
 
 -- Ends the reservations that are overdue, so many at a time. Answers whether that was all.
@@ -219,7 +229,7 @@ end
 -- Forgets the accounts of days that are too old, so many at a time. Answers whether that was all.
 local function forget_days()
   local oldest = oldest_day()
-  if book.oldest >= oldest then
+  if book.oldest == oldest then
     return true
   end
   local old = call('ZRANGEBYLEX', P .. 'budget:accounts', '-', string.format('(%06d ', oldest), 'LIMIT', 0, 500)
@@ -233,7 +243,7 @@ local function forget_days()
   if #names > 0 then
     call('HDEL', P .. 'budget', unpack(names))
     call('ZREM', P .. 'budget:accounts', unpack(old))
-    book.accounts = book.accounts - #names
+    book.accounts = at_least(book.accounts - #names, 0)
   end
   book.changed = true
   if #old == 500 then

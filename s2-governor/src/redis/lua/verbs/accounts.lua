@@ -53,20 +53,25 @@ local function ruled(operation, swarm, params, severity)
   journal { component = 'budget', operation = operation, subject = swarm, params = params, severity = severity }
 end
 
+-- Whether too much is said already to say something about another swarm.
+local function says_too_much(account)
+  return not account.said and book.rules + 1 > S.rules and { 'limit', 'rules', book.rules + 1 }
+end
+
 -- limit: none, none, swarm; the amount or none, as text.
 function verbs.limit(_, day, swarm, path)
   local account, limit = path[1], tonumber(ARGV[12])
   if account.limit ~= limit then
+    if says_too_much(account) then
+      return says_too_much(account)
+    end
     ruled('limit', swarm, { 'limit', ARGV[13] })
     account.limit = limit
     save_rule(account)
     if account.exists then
       local level = level_of(account)
-      account.announced = at_most(account.announced, level)
-      if level < EXHAUSTED then
-        account.exhausted = 0
-      end
-      announce_level(account)
+      account.announced, account.exhausted = at_most(account.announced, level), level == EXHAUSTED and 1 or 0
+      announce_level(account, level)
       save_account(account)
     end
   end
@@ -77,6 +82,9 @@ end
 function verbs.halt(_, day, swarm, path)
   local account = path[1]
   if account.halted ~= ARGV[12] then
+    if says_too_much(account) then
+      return says_too_much(account)
+    end
     ruled('halt', swarm, { 'reason', ARGV[12] }, 'HIGH')
     account.halted = ARGV[12]
     save_rule(account)

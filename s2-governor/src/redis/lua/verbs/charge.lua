@@ -14,6 +14,6 @@ function verbs.charge(key, day, session, path)
   move_all(path, 0, cost, 0, cost > 0)
   local said = posted(path)
   spend.posted = pack_posted(cost, said)
-  set_state(spend, SETTLED)
+  end_spend(spend, SETTLED)
   return { 'posted', said }
 end

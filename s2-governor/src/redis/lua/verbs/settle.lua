@@ -4,6 +4,8 @@
 -- The reservation, or why there is none: it was forgotten, or the server has lost it.
 local function reservation(key, day, session)
   local spend = remembered_spend(key)
+  -- A reservation may know more than who has it.
+  notice(tonumber(ARGV[13]), tonumber(ARGV[14]))
   if not spend then
     return nil, is_lost(tonumber(ARGV[13]), tonumber(ARGV[14])) and 'lost' or 'unknown'
   elseif spend.reserved ~= 1 or spend.amount ~= tonumber(ARGV[12]) or spend.session ~= session or spend.day ~= day then
@@ -35,8 +37,19 @@ function verbs.settle(key, day, session, path)
   end
   local said = posted(path)
   spend.posted = pack_posted(actual, said)
-  set_state(spend, SETTLED)
+  end_spend(spend, SETTLED)
   return { 'posted', said }
+end
+
+local function release(spend, path)
+  local amount = spend.amount
+  note_spend('release', spend, ',"amount_nano_usd":' .. int(amount))
+  if spend.state == HELD then
+    move_all(path, -amount, 0, 0)
+  else
+    move_all(path, 0, -amount, -amount)
+  end
+  end_spend(spend, RELEASED)
 end
 
 function verbs.release(key, day, session, path)
@@ -45,17 +58,24 @@ function verbs.release(key, day, session, path)
     return { why == 'lost' and 'ok' or 'unknown' }
   elseif spend.state == SETTLED then
     return { 'settled', (unpack_posted(spend)) }
-  elseif spend.state == LAPSED or spend.state == RELEASED then
-    return { 'ok' }
+  elseif spend.state == HELD or spend.state == PRESUMED then
+    release(spend, path)
   end
-  local amount = spend.amount
-  note_spend('release', spend, ',"amount_nano_usd":' .. int(amount))
-  if spend.state == HELD then
-    move_all(path, -amount, 0, 0)
-  else
-    move_all(path, 0, -amount, -amount)
+  return { 'ok' }
+end
+
+-- cancel: key, day (none), session; amount. Whoever asked is gone: what was granted is released, and what comes too late is
+-- over before it has begun.
+function verbs.cancel(key, day, session)
+  local spend = remembered_spend(key)
+  if not spend then
+    end_spend({ key = key, state = LAPSED, expiry = PRESUME, reserved = 1, amount = tonumber(ARGV[12]), till = now, ended = 0,
+      day = day, session = session, trace = '' }, RELEASED)
+  elseif spend.state == HELD then
+    local path = path_of(spend.day, session)
+    read_more({ path }, {})
+    release(spend, path)
   end
-  set_state(spend, RELEASED)
   return { 'ok' }
 end
 
@@ -71,6 +91,7 @@ function verbs.extend(key, day, session)
     spend.till = till
     call('ZADD', P .. 'budget:due', till, key)
     save_spend(spend)
+    book.sequence, book.due, book.changed = book.sequence + 1, at_most(book.due, till), true
   end
   return { 'ok', spend.till }
 end
