@@ -4,6 +4,24 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// The crates, with their contracts and how many imports and async functions a check of them must see to mean anything.
+const CRATES: [Crate; 2] = [
+    Crate {
+        name: "s2-coordinator",
+        contracts: &["clock", "journal", "inbox", "settle", "delivery", "subscription", "tail", "bus"],
+        imports: 100,
+        functions: 30,
+    },
+    Crate { name: "s2-governor", contracts: &["ledger"], imports: 100, functions: 10 },
+];
+
+struct Crate {
+    name: &'static str,
+    contracts: &'static [&'static str],
+    imports: usize,
+    functions: usize,
+}
+
 fn source(crate_name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(crate_name).join("src")
 }
@@ -38,8 +56,8 @@ fn mentions(text: &str, prefix: &str) -> Vec<String> {
 }
 
 /// Everything that is wrong with the order of a crate.
-fn violations(crate_name: &str) -> Vec<String> {
-    let root = source(crate_name);
+fn violations(of: &Crate) -> Vec<String> {
+    let root = source(of.name);
     let mut wrong = Vec::new();
     let mut seen = 0;
     for (folder, main, prefix) in [
@@ -72,25 +90,28 @@ fn violations(crate_name: &str) -> Vec<String> {
             }
         }
     }
-    assert!(seen > 100, "the check found too few imports to mean anything: {seen}");
+    assert!(seen > of.imports, "the check found too few imports of {} to mean anything: {seen}", of.name);
     wrong
 }
 
 #[test]
 fn every_module_knows_only_those_above_it() {
-    let wrong = violations("s2-coordinator");
+    let wrong: Vec<String> = CRATES.iter().flat_map(violations).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 fn a_contract_names_no_backend() {
-    for module in declared(&source("s2-coordinator").join("lib.rs")) {
-        if ["memory", "redis", "conformance"].contains(&module.as_str()) {
-            continue;
-        }
-        let text = fs::read_to_string(source("s2-coordinator").join(&module).with_extension("rs")).expect("a module");
-        for backend in ["crate::memory::", "crate::redis::"] {
-            assert_eq!(mentions(&text, backend), [""; 0], "{module} knows {backend}");
+    for root in CRATES.map(|of| source(of.name)) {
+        for module in declared(&root.join("lib.rs")) {
+            if ["memory", "redis", "conformance"].contains(&module.as_str()) {
+                continue;
+            }
+            let file = root.join(&module).with_extension("rs");
+            let text = fs::read_to_string(&file).expect("a module");
+            for backend in ["crate::memory::", "crate::redis::"] {
+                assert_eq!(mentions(&text, backend), [""; 0], "{} knows {backend}", file.display());
+            }
         }
     }
 }
@@ -117,17 +138,18 @@ fn async_functions(text: &str) -> Vec<(String, String)> {
 
 #[test]
 fn every_async_function_of_a_contract_says_how_it_fails_and_what_cancelling_does() {
-    let contracts = ["clock", "journal", "inbox", "settle", "delivery", "subscription", "tail", "bus"];
-    let mut seen = 0;
-    for contract in contracts {
-        let text = fs::read_to_string(source("s2-coordinator").join(contract).with_extension("rs")).expect("a module");
-        for (function, docs) in async_functions(&text) {
-            seen += 1;
-            assert!(docs.contains("# Cancel safety"), "{contract}: {function}");
-            assert!(docs.contains("# Errors") || function.contains("sleep_until"), "{contract}: {function}");
+    for of in CRATES {
+        let mut seen = 0;
+        for contract in of.contracts {
+            let text = fs::read_to_string(source(of.name).join(contract).with_extension("rs")).expect("a module");
+            for (function, docs) in async_functions(&text) {
+                seen += 1;
+                assert!(docs.contains("# Cancel safety"), "{contract}: {function}");
+                assert!(docs.contains("# Errors") || function.contains("sleep_until"), "{contract}: {function}");
+            }
         }
+        assert!(seen > of.functions, "the check found too few functions of {} to mean anything: {seen}", of.name);
     }
-    assert!(seen > 30, "the check found too few functions to mean anything: {seen}");
 }
 
 /// The Markdown files of the project, build output aside.

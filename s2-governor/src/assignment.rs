@@ -12,7 +12,8 @@ use s2_coordinator::{Invalid, SwarmId};
 
 use crate::bond::Bond;
 use crate::candidate::Candidate;
-use crate::matcher::{Assessment, Matcher};
+use crate::matcher::Assessment;
+use crate::matcher::Matcher;
 use crate::money::NanoUsd;
 use crate::need::Need;
 

@@ -63,6 +63,13 @@ impl BasisPoints {
         Self(Self::FULL.0 - self.0)
     }
 
+    /// So many ten-thousandths divided by `parts`, rounded down; the whole if that is more, nothing if there are no parts.
+    #[inline]
+    pub(crate) fn divided(ten_thousandths: u64, parts: u64) -> Self {
+        let share = ten_thousandths.checked_div(parts).unwrap_or(0);
+        Self(u16::try_from(share).map_or(Self::FULL.0, |share| share.min(Self::FULL.0)))
+    }
+
     /// `part` of `whole`, rounded down; the whole if `part` is more, nothing if `whole` is nothing.
     pub(crate) fn ratio(part: u128, whole: u128) -> Self {
         if part >= whole {

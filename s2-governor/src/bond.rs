@@ -3,6 +3,7 @@
 //! The host declares it; S² infers nothing. A bond never makes anybody suitable: it decides between helpers that are
 //! equally good.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -85,12 +86,13 @@ impl Bonds {
         let mut bonds = Vec::new();
         for (steps, swarm) in swarm.ancestors().enumerate() {
             let others = self.declared.get(&swarm).into_iter().flatten();
-            bonds.extend(others.map(|(other, bond)| (other.as_str(), (steps, *bond))));
+            // Whoever is inside `other` takes as many steps up to it as its path is longer.
+            let far = |other: &SwarmId| steps + SwarmId::DEPTH - other.depth();
+            bonds.extend(others.map(|(other, bond)| (other.as_str(), (far(other), *bond))));
         }
-        bonds.sort_unstable();
+        bonds.sort_unstable_by(|(a, one), (b, other)| by_end(a, b).then_with(|| one.cmp(other)));
         bonds.dedup_by_key(|(other, _)| *other);
         let mut lengths: Vec<usize> = bonds.iter().map(|(other, _)| other.len()).collect();
-        lengths.sort_unstable();
         lengths.dedup();
         Near { bonds, lengths }
     }
@@ -104,7 +106,8 @@ impl Bonds {
     }
 }
 
-/// The bonds of one swarm: with whom, how many steps up from it, and which. By name; the nearest of each.
+/// The bonds of one swarm: with whom, how far that is from whoever is inside both, up to what is the same for all bonds of
+/// one path, and which. The nearest of each, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Near<'a> {
     bonds: Vec<(&'a str, (usize, Bond))>,
@@ -112,15 +115,19 @@ pub(crate) struct Near<'a> {
     lengths: Vec<usize>,
 }
 
+/// An order of names that mostly takes no more than a look at their ends: that is where neighbours differ.
+fn by_end(a: &str, b: &str) -> Ordering {
+    let end = |name: &str| (name.len(), name.as_bytes().last().copied());
+    end(a).cmp(&end(b)).then_with(|| a.cmp(b))
+}
+
 impl Near<'_> {
     pub(crate) fn with(&self, other: &SwarmId) -> Option<Bond> {
         let path = other.as_str();
         let ends = |length: &usize| matches!(path.as_bytes().get(*length), None | Some(b'/')) && *length <= path.len();
         let declared = self.lengths.iter().filter(|length| ends(length)).filter_map(|length| {
-            let (swarm, inside) = path.split_at(*length);
-            let nth = self.bonds.binary_search_by_key(&swarm, |(other, _)| other).ok()?;
-            let (steps, bond) = self.bonds[nth].1;
-            Some((steps + inside.matches('/').count(), bond))
+            let nth = self.bonds.binary_search_by(|(other, _)| by_end(other, &path[..*length])).ok()?;
+            Some(self.bonds[nth].1)
         });
         declared.min().map(|(_, bond)| bond)
     }

@@ -17,19 +17,12 @@ pub(crate) fn coverage(required: &Capabilities, offered: &Capabilities) -> Basis
     if required.is_empty() {
         return BasisPoints::FULL;
     }
-    let covered: u64 = required.iter().map(|wanted| best(wanted, offered)).sum();
-    BasisPoints::ratio(covered.into(), u128::from(WHOLE) * required.len() as u128)
+    let covered: u64 = required.iter().map(|wanted| best(wanted.as_str(), offered)).sum();
+    BasisPoints::divided(covered * u64::from(BasisPoints::FULL.get()) / WHOLE, required.len() as u64)
 }
 
-fn best(wanted: &Capability, offered: &Capabilities) -> u64 {
-    let mut best = 0;
-    for offered in offered.iter() {
-        best = worth(wanted.as_str(), offered.as_str()).max(best);
-        if best == WHOLE {
-            break;
-        }
-    }
-    best
+fn best(wanted: &str, offered: &Capabilities) -> u64 {
+    offered.iter().map(|offered| worth(wanted, offered.as_str())).max().unwrap_or(0)
 }
 
 /// As [`Capability::covers`], in both directions with one comparison: this is what a choice among a thousand sessions
@@ -38,7 +31,7 @@ fn worth(wanted: &str, offered: &str) -> u64 {
     let (wanted, offered) = (wanted.as_bytes(), offered.as_bytes());
     if let Some((start, below)) = offered.split_at_checked(wanted.len()) {
         // Neighbours mostly end differently.
-        let is_below = matches!(below.first(), None | Some(b':')) && start.last() == wanted.last() && start == wanted;
+        let is_below = start.last() == wanted.last() && matches!(below.first(), None | Some(b':')) && start == wanted;
         return if is_below { WHOLE } else { 0 };
     }
     let (start, missing) = wanted.split_at(offered.len());

@@ -9,7 +9,9 @@ use std::fmt;
 use s2_coordinator::{Capabilities, SwarmId, Timestamp};
 
 use crate::basis_points::BasisPoints;
-use crate::bond::{Bond, Bonds, Near};
+use crate::bond::Bond;
+use crate::bond::Bonds;
+use crate::bond::Near;
 use crate::candidate::Candidate;
 use crate::coverage::coverage;
 use crate::money::NanoUsd;
@@ -220,8 +222,10 @@ impl<'a> Matcher<'a> {
             }
         }
         let helpers = best.iter().map(|nth| all[*nth]).collect();
-        let others = all.iter().enumerate().filter(|(nth, _)| !best.contains(nth));
-        Selection { helpers, others: others.map(|(_, assessment)| (*assessment, self.passed(assessment))).collect() }
+        let passed = all.iter().enumerate().filter(|(nth, _)| !best.contains(nth));
+        let mut others = Vec::with_capacity(all.len());
+        others.extend(passed.map(|(_, assessment)| (*assessment, self.passed(assessment))));
+        Selection { helpers, others }
     }
 
     /// Puts one in its place among the best, unless there are enough better ones or it is there already.

@@ -10,8 +10,14 @@ use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Unexpected, Visito
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::basis_points::{BasisPoints, Share};
-use crate::rescue_policy::{AGE_MINUTES, IDLE_PERCENT, PreemptionConditions, RESCUERS, Range, RescuePolicy};
+use crate::basis_points::BasisPoints;
+use crate::basis_points::Share;
+use crate::rescue_policy::AGE_MINUTES;
+use crate::rescue_policy::IDLE_PERCENT;
+use crate::rescue_policy::PreemptionConditions;
+use crate::rescue_policy::RESCUERS;
+use crate::rescue_policy::Range;
+use crate::rescue_policy::RescuePolicy;
 use crate::score::Weights;
 
 /// A file of policies.

@@ -8,6 +8,7 @@ use std::fmt;
 use s2_coordinator::{Capabilities, Text};
 use serde::{Deserialize, Serialize};
 
+use crate::basis_points::BasisPoints;
 use crate::money::NanoUsd;
 use crate::quality::Quality;
 
@@ -27,9 +28,10 @@ impl Headroom {
         Self { limit, available }
     }
 
-    /// Whether less than `share_bp` basis points of the limit are available; exact.
-    pub(crate) fn is_below(self, share_bp: u32) -> bool {
-        u128::from(self.available.as_nanos()) * 10_000 < u128::from(self.limit.as_nanos()) * u128::from(share_bp)
+    /// Whether less than this share of the limit is available; exact.
+    pub(crate) fn is_below(self, share: BasisPoints) -> bool {
+        let times = |amount: NanoUsd, share: BasisPoints| u128::from(amount.as_nanos()) * u128::from(share.get());
+        times(self.available, BasisPoints::FULL) < times(self.limit, share)
     }
 }
 
@@ -217,10 +219,11 @@ mod tests {
     fn a_share_is_compared_exactly() {
         let of_fifty = |available| Headroom::new(NanoUsd::from_dollars(50), available);
         let tenner = NanoUsd::from_dollars(10);
-        assert!(!of_fifty(tenner).is_below(2_000));
-        assert!(of_fifty(tenner.saturating_sub(NanoUsd::from_nanos(1))).is_below(2_000));
-        assert!(!Headroom::new(NanoUsd::MAX, NanoUsd::MAX).is_below(10_000));
-        assert!(Headroom::new(NanoUsd::MAX, NanoUsd::ZERO).is_below(1));
+        let (least, fifth) = (BasisPoints::new(1).unwrap(), BasisPoints::from_percent(20));
+        assert!(!of_fifty(tenner).is_below(fifth));
+        assert!(of_fifty(tenner.saturating_sub(NanoUsd::from_nanos(1))).is_below(fifth));
+        assert!(!Headroom::new(NanoUsd::MAX, NanoUsd::MAX).is_below(BasisPoints::FULL));
+        assert!(Headroom::new(NanoUsd::MAX, NanoUsd::ZERO).is_below(least));
     }
 
     #[test]

@@ -7,19 +7,20 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::basis_points::BasisPoints;
 use crate::money::NanoUsd;
 
 /// The cost of some calls, and of the same calls at the baseline.
 ///
 /// ```
-/// use s2_governor::{NanoUsd, Savings};
+/// use s2_governor::{BasisPoints, NanoUsd, Savings};
 ///
 /// let simple = Savings::of_call(NanoUsd::from_cents(8), NanoUsd::from_cents(100));
-/// assert_eq!((simple.saved(), simple.saved_bp()), (NanoUsd::from_cents(92), 9_200));
+/// assert_eq!((simple.saved(), simple.saved_share()), (NanoUsd::from_cents(92), BasisPoints::from_percent(92)));
 ///
 /// let complex = Savings::of_call(NanoUsd::from_cents(100), NanoUsd::from_cents(100));
 /// let both = simple.checked_add(complex).expect("less than $9,007,199");
-/// assert_eq!(both.to_string(), "2 calls for $1.08 instead of $2.00: 46.00 % saved");
+/// assert_eq!(both.to_string(), "2 calls for $1.08 instead of $2.00: 46 % saved");
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -55,20 +56,17 @@ impl Savings {
         self.would_have_cost.saturating_sub(self.spent)
     }
 
-    /// The difference as a share of the baseline's cost, in basis points, rounded down; zero when there was no cost.
+    /// The difference as a share of the baseline's cost, rounded down; nothing when there was no cost.
     #[must_use]
-    pub fn saved_bp(&self) -> u32 {
-        let parts = u128::from(self.saved().as_nanos()) * 10_000;
-        let share = parts.checked_div(self.would_have_cost.as_nanos().into()).unwrap_or(0);
-        u32::try_from(share).unwrap_or(10_000)
+    pub fn saved_share(&self) -> BasisPoints {
+        BasisPoints::ratio(self.saved().as_nanos().into(), self.would_have_cost.as_nanos().into())
     }
 }
 
 impl fmt::Display for Savings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, rest) = (self.saved_bp() / 100, self.saved_bp() % 100);
         let Self { calls, spent, would_have_cost } = self;
-        write!(f, "{calls} calls for {spent} instead of {would_have_cost}: {whole}.{rest:02} % saved")
+        write!(f, "{calls} calls for {spent} instead of {would_have_cost}: {} saved", self.saved_share())
     }
 }
 
@@ -87,7 +85,7 @@ mod tests {
             let savings = Savings::of_call(spent, would_have_cost);
             prop_assert_eq!(savings.saved(), would_have_cost.saturating_sub(spent));
             let exact = u128::from(savings.saved().as_nanos()) * 10_000;
-            let (share, whole) = (u128::from(savings.saved_bp()), u128::from(would_have_cost.as_nanos()));
+            let (share, whole) = (u128::from(savings.saved_share().get()), u128::from(would_have_cost.as_nanos()));
             prop_assert!(share <= 10_000 && share * whole <= exact && (whole == 0 || exact < (share + 1) * whole));
         }
     }
@@ -96,9 +94,9 @@ mod tests {
     fn what_cost_more_saved_nothing_and_still_counts() {
         let cents = NanoUsd::from_cents;
         let loss = Savings::of_call(cents(30), cents(10));
-        assert_eq!((loss.saved(), loss.saved_bp()), (NanoUsd::ZERO, 0));
+        assert_eq!((loss.saved(), loss.saved_share()), (NanoUsd::ZERO, BasisPoints::ZERO));
         let both = loss.checked_add(Savings::of_call(cents(10), cents(90))).unwrap();
-        assert_eq!((both.saved(), both.saved_bp()), (cents(60), 6_000));
+        assert_eq!((both.saved(), both.saved_share()), (cents(60), BasisPoints::from_percent(60)));
     }
 
     #[test]
@@ -106,6 +104,6 @@ mod tests {
         let most = Savings::of_call(NanoUsd::MAX, NanoUsd::MAX);
         assert_eq!(most.checked_add(Savings::of_call(NanoUsd::from_nanos(1), NanoUsd::ZERO)), None);
         assert_eq!(most.checked_add(Savings::default()), Some(most));
-        assert_eq!(Savings::default().saved_bp(), 0);
+        assert_eq!(Savings::default().saved_share(), BasisPoints::ZERO);
     }
 }

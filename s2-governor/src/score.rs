@@ -53,8 +53,7 @@ impl Weights {
     pub fn score(&self, domain: BasisPoints, tool: BasisPoints, success: BasisPoints) -> Score {
         let parts = [(self.domain, domain), (self.tool, tool), (self.success, success)];
         let sum: u64 = parts.iter().map(|(weight, part)| u64::from(weight.get()) * u64::from(part.get())).sum();
-        let full = u128::from(BasisPoints::FULL.get());
-        Score { domain, tool, success, total: BasisPoints::ratio(sum.into(), full * full) }
+        Score { domain, tool, success, total: BasisPoints::divided(sum, BasisPoints::FULL.get().into()) }
     }
 }
 

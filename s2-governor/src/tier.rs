@@ -1,12 +1,11 @@
 //! The models that a fleet may choose from, and when it makes do with less.
 
 use s2_coordinator::{Capabilities, Invalid, Text};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::basis_points::BasisPoints;
+use crate::basis_points::Share;
 use crate::quality::Quality;
-
-/// The share of a whole that is all of it, in basis points.
-const WHOLE_BP: u32 = 10_000;
 
 /// One model that a fleet may choose. What it charges is in the price table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,34 +51,41 @@ impl Tier {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Degrade {
-    /// It applies while less than this share of the limit is available, in basis points: 1 to 10,000.
-    pub below_bp: u32,
+    /// It applies while less than this share of the limit is available: more than nothing.
+    #[serde(deserialize_with = "below")]
+    pub below: BasisPoints,
     /// How many levels lower, counted over the levels of those models that can do the task: 1 to 255.
     pub levels: u32,
 }
 
 impl Degrade {
-    /// So many levels lower while less than this share of the limit is available, in basis points.
+    /// So many levels lower while less than this share of the limit is available.
     #[must_use]
-    pub const fn new(below_bp: u32, levels: u32) -> Self {
-        Self { below_bp, levels }
+    pub const fn new(below: BasisPoints, levels: u32) -> Self {
+        Self { below, levels }
     }
+}
+
+fn below<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BasisPoints, D::Error> {
+    deserializer.deserialize_any(Share { field: "degrade.below" })
 }
 
 /// The tiers of a fleet and how they follow the budget: what a configuration file says about models.
 ///
 /// ```
-/// use s2_governor::{Degrade, Quality, Tier, TierPolicy};
+/// use s2_governor::{BasisPoints, Degrade, Quality, Tier, TierPolicy};
 ///
 /// let policy: TierPolicy = serde_saphyr::from_str(
 ///     "
 /// tiers:
 ///   - { model: haiku, quality: 1, context_tokens: 200000 }
 ///   - { model: sonnet, quality: 2, context_tokens: 200000, offers: [tools] }
+/// degrade:
+///   - { below: 0.20, levels: 1 }
 /// ",
 /// )?;
 /// assert_eq!(policy.tiers[0], Tier::new("haiku", Quality::new(1)).with_context(200_000));
-/// assert_eq!(policy.degrade, [Degrade::new(2_000, 1)]); // below 20 % of the limit one level lower
+/// assert_eq!(policy.degrade, [Degrade::new(BasisPoints::from_percent(20), 1)]); // as if it said nothing
 /// policy.check()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -96,7 +102,7 @@ pub struct TierPolicy {
 }
 
 fn one_level_below_a_fifth() -> Vec<Degrade> {
-    vec![Degrade::new(2_000, 1)]
+    vec![Degrade::new(BasisPoints::from_percent(20), 1)]
 }
 
 impl TierPolicy {
@@ -137,7 +143,9 @@ impl TierPolicy {
             between("tiers.context_tokens", tier.context_tokens.unwrap_or(1), 1, u64::MAX)?;
         }
         for step in &self.degrade {
-            between("degrade.below_bp", step.below_bp.into(), 1, WHOLE_BP.into())?;
+            if step.below == BasisPoints::ZERO {
+                return Err(Invalid::new("degrade.below", "0", "expected more than 0, at most 1"));
+            }
             between("degrade.levels", step.levels.into(), 1, u8::MAX.into())?;
         }
         Ok(())
@@ -155,6 +163,7 @@ mod tests {
     #[test]
     fn bad_settings_are_refused_with_field_value_and_range() {
         let policy = || TierPolicy::new([tier(1)]);
+        let half = |levels| Degrade::new(BasisPoints::HALF, levels);
         for (policy, message) in [
             (TierPolicy::new([]), r#"invalid number of tiers "0": expected 1 to 64"#),
             (
@@ -166,17 +175,13 @@ mod tests {
                 TierPolicy::new([tier(1).with_context(0)]),
                 r#"invalid tiers.context_tokens "0": expected 1 to 18446744073709551615"#,
             ),
-            (policy().with_degrade([Degrade::new(0, 1)]), r#"invalid degrade.below_bp "0": expected 1 to 10000"#),
             (
-                policy().with_degrade([Degrade::new(10_001, 1)]),
-                r#"invalid degrade.below_bp "10001": expected 1 to 10000"#,
+                policy().with_degrade([Degrade::new(BasisPoints::ZERO, 1)]),
+                r#"invalid degrade.below "0": expected more than 0, at most 1"#,
             ),
-            (policy().with_degrade([Degrade::new(1, 0)]), r#"invalid degrade.levels "0": expected 1 to 255"#),
-            (policy().with_degrade([Degrade::new(1, 256)]), r#"invalid degrade.levels "256": expected 1 to 255"#),
-            (
-                policy().with_degrade([Degrade::new(1, 1); 17]),
-                r#"invalid number of degrade steps "17": expected 0 to 16"#,
-            ),
+            (policy().with_degrade([half(0)]), r#"invalid degrade.levels "0": expected 1 to 255"#),
+            (policy().with_degrade([half(256)]), r#"invalid degrade.levels "256": expected 1 to 255"#),
+            (policy().with_degrade([half(1); 17]), r#"invalid number of degrade steps "17": expected 0 to 16"#),
         ] {
             assert_eq!(policy.check().unwrap_err().to_string(), message);
         }
@@ -191,6 +196,12 @@ mod tests {
             ("tiers: [{model: a, quality: 1, offers: [a b]}]", "a word has letters, digits and . _ + # - only"),
             ("tiers: [{quality: 1}]", "model"),
             ("{tiers: [], degrades: []}", "degrades"),
+            (
+                "{tiers: [], degrade: [{below: 20, levels: 1}]}",
+                "integer `20`, expected degrade.below from 0 to 1 with at most four digits after the point",
+            ),
+            ("{tiers: [], degrade: [{below: 0.20001, levels: 1}]}", "floating point `0.20001`, expected degrade.below"),
+            ("{tiers: [], degrade: [{levels: 1}]}", "below"),
         ] {
             let error = serde_saphyr::from_str::<TierPolicy>(text).unwrap_err().to_string();
             assert!(error.contains(message), "{text}: {error}");
@@ -201,8 +212,10 @@ mod tests {
     fn a_policy_is_read_as_it_was_written() {
         let offers = Capabilities::new(["tools"]).unwrap();
         let tiers = [tier(1), tier(2).with_context(8_192).with_offers(offers)];
-        let policy = TierPolicy::new(tiers).with_degrade([Degrade::new(5_000, 1), Degrade::new(500, 255)]);
+        let policy = TierPolicy::new(tiers)
+            .with_degrade([Degrade::new(BasisPoints::HALF, 1), Degrade::new(BasisPoints::from_percent(5), 255)]);
         let json = serde_json::to_string(&policy).unwrap();
+        assert!(json.ends_with(r#""degrade":[{"below":0.5,"levels":1},{"below":0.05,"levels":255}]}"#), "{json}");
         assert_eq!(serde_json::from_str::<TierPolicy>(&json).unwrap(), policy);
     }
 }

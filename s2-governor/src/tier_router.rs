@@ -12,15 +12,22 @@ use crate::money::NanoUsd;
 use crate::price_table::PriceTable;
 use crate::prices::Prices;
 use crate::quality::Quality;
-use crate::route::{Choice, Considered, Decision, Fitness, Route, RouteRequest};
+use crate::route::Choice;
+use crate::route::Considered;
+use crate::route::Decision;
+use crate::route::Fitness;
+use crate::route::Route;
+use crate::route::RouteRequest;
 use crate::savings::Savings;
-use crate::tier::{Degrade, Tier, TierPolicy};
+use crate::tier::Degrade;
+use crate::tier::Tier;
+use crate::tier::TierPolicy;
 use crate::usage::Usage;
 
 /// Picks a tier for each call. Equal requests get equal decisions.
 ///
 /// ```
-/// use s2_governor::{NanoUsd, PriceTable, Prices, Quality, RouteRequest, Savings, Tier, TierPolicy, TierRouter, Usage};
+/// use s2_governor::{BasisPoints, NanoUsd, PriceTable, Prices, Quality, RouteRequest, Tier, TierPolicy, TierRouter, Usage};
 ///
 /// const SIMPLE: Quality = Quality::new(1);
 /// const COMPLEX: Quality = Quality::new(2);
@@ -35,7 +42,7 @@ use crate::usage::Usage;
 /// assert_eq!(decision.to_string(), "quality 1: haiku (1, $0.00108) chosen; sonnet (2, $0.0135) dearer");
 ///
 /// let choice = decision.chosen().expect("a model without a budget");
-/// assert_eq!(router.savings(choice, &Usage::new(1_900, 300))?.saved_bp(), 9_200);
+/// assert_eq!(router.savings(choice, &Usage::new(1_900, 300))?.saved_share(), BasisPoints::from_percent(92));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -145,7 +152,7 @@ impl TierRouter {
 
     /// How many levels lower the budget says.
     fn lower(&self, request: &RouteRequest) -> usize {
-        let applies = |step: &&Degrade| request.headroom.is_some_and(|headroom| headroom.is_below(step.below_bp));
+        let applies = |step: &&Degrade| request.headroom.is_some_and(|headroom| headroom.is_below(step.below));
         self.degrade.iter().filter(applies).map(|step| step.levels as usize).max().unwrap_or(0)
     }
 }
@@ -198,6 +205,7 @@ fn consider(offer: &Offer<'_>, target: Quality, available: NanoUsd, is_chosen: b
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::basis_points::BasisPoints;
     use crate::route::Headroom;
     use proptest::prelude::*;
     use s2_coordinator::Capabilities;
@@ -234,6 +242,10 @@ mod tests {
         RouteRequest::new(quality, 1_000, 200)
     }
 
+    fn below(ten_thousandths: u16, levels: u32) -> Degrade {
+        Degrade::new(BasisPoints::new(ten_thousandths).unwrap(), levels)
+    }
+
     /// So many cents of ten dollars.
     fn cents(available: u64) -> Headroom {
         Headroom::new(NanoUsd::from_dollars(10), NanoUsd::from_cents(available))
@@ -248,10 +260,10 @@ mod tests {
             let choice = decision.chosen().unwrap();
             assert_eq!((choice.model.as_str(), choice.baseline.as_str()), ("haiku", "opus"));
             let call = router.savings(choice, &Usage::new(1 + nth, nth % 200)).unwrap();
-            assert_eq!(call.saved_bp(), 9_200);
+            assert_eq!(call.saved_share(), BasisPoints::from_percent(92));
             total = total.checked_add(call).unwrap();
         }
-        assert_eq!((total.calls, total.saved_bp()), (1_000, 9_200));
+        assert_eq!((total.calls, total.saved_share()), (1_000, BasisPoints::from_percent(92)));
         // 500,500 × $1.20 + 99,500 × $6 = $1.1976, and 12.5 times that.
         assert_eq!((total.spent.to_string(), total.would_have_cost.to_string()), ("$1.1976".into(), "$14.97".into()));
     }
@@ -299,8 +311,8 @@ mod tests {
             router.degrade = policy.to_vec();
             router
         };
-        let usual = step(&[Degrade::new(2_000, 1)]);
-        let steep = step(&[Degrade::new(500, 9), Degrade::new(2_000, 1)]);
+        let usual = step(&[below(2_000, 1)]);
+        let steep = step(&[below(500, 9), below(2_000, 1)]);
         for (router, floor, available, model) in [
             (&usual, SIMPLE, 200, "opus"),
             (&usual, SIMPLE, 199, "sonnet"),
@@ -312,7 +324,7 @@ mod tests {
             (&step(&[]), SIMPLE, 3, "opus"),
             // What cannot be paid is lowered, too.
             (&step(&[]), SIMPLE, 2, "sonnet"),
-            (&step(&[Degrade::new(10_000, 1)]), SIMPLE, 1_000, "opus"),
+            (&step(&[below(10_000, 1)]), SIMPLE, 1_000, "opus"),
         ] {
             let decision = router.route(&request(COMPLEX).with_floor(floor).with_headroom(cents(available))).unwrap();
             assert_eq!(
@@ -378,14 +390,14 @@ mod tests {
     /// One to five tiers whose prices and qualities need not rise together.
     fn fleet() -> impl Strategy<Value = (PriceTable, TierPolicy)> {
         let tier = (0..300_u64, 0..300_u64, 0..5_u8, proptest::option::of(1..5_000_u64), 0..=OFFERS.len());
-        let steps = proptest::collection::vec((1..=10_000_u32, 1..5_u32), 0..3);
+        let steps = proptest::collection::vec((1..=10_000_u16, 1..5_u32), 0..3);
         (proptest::collection::vec(tier, 1..=MODELS.len()), steps).prop_map(|(tiers, steps)| {
             let priced: Vec<_> = MODELS.iter().zip(&tiers).map(|(model, tier)| (*model, tier.0, tier.1)).collect();
             let tiers = MODELS.iter().zip(tiers).map(|(model, (_, _, quality, context_tokens, offers))| {
                 let tier = Tier::new(*model, Quality::new(quality)).with_offers(set(&OFFERS[..offers]));
                 Tier { context_tokens, ..tier }
             });
-            let steps: Vec<_> = steps.into_iter().map(|(below_bp, levels)| Degrade::new(below_bp, levels)).collect();
+            let steps: Vec<_> = steps.into_iter().map(|(share, levels)| below(share, levels)).collect();
             (table(&priced), TierPolicy::new(tiers.collect::<Vec<_>>()).with_degrade(steps))
         })
     }

@@ -63,13 +63,18 @@ impl Decay {
     /// What an outcome of this day weighs. One from tomorrow is as good as new, since clocks differ; one from later than
     /// that is not believed.
     fn weight(&self, day: UtcDay) -> u64 {
-        if day > self.today.next() {
-            return 0;
+        // Days to come are far beyond the end of the table.
+        let age = self.today.as_days().wrapping_sub(day.as_days()) as usize;
+        self.weights.get(age).copied().unwrap_or_else(|| self.weight_beyond(day))
+    }
+
+    /// The same for a day that the table does not have.
+    #[cold]
+    fn weight_beyond(&self, day: UtcDay) -> u64 {
+        if day > self.today {
+            return if day == self.today.next() { ONE } else { 0 };
         }
-        let age = self.today.as_days().saturating_sub(day.as_days()) as usize;
-        if let Some(weight) = self.weights.get(age) {
-            return *weight;
-        }
+        let age = (self.today.as_days() - day.as_days()) as usize;
         let times = u32::try_from(age / self.weights.len()).unwrap_or(u32::MAX);
         self.weights[age % self.weights.len()].checked_shr(times.saturating_mul(self.half_lives)).unwrap_or(0)
     }

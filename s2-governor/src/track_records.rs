@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::basis_points::BasisPoints;
 use crate::need::Need;
-use crate::track_record::{Decay, TrackRecord, Verified};
+use crate::track_record::Decay;
+use crate::track_record::TrackRecord;
+use crate::track_record::Verified;
 
 /// What became of the help of each session, by domain.
 ///
@@ -55,8 +57,8 @@ impl TrackRecords {
             return BasisPoints::HALF;
         };
         let rate = |subject| records.get(subject).map_or(BasisPoints::HALF, |record| record.rate(decay));
-        let sum: u128 = subjects.iter().map(|subject| u128::from(rate(subject).get())).sum();
-        BasisPoints::ratio(sum, u128::from(BasisPoints::FULL.get()) * subjects.len() as u128)
+        let sum: u64 = subjects.iter().map(|subject| u64::from(rate(subject).get())).sum();
+        BasisPoints::divided(sum, subjects.len() as u64)
     }
 
     /// Forgets what is older than this day.
