@@ -119,12 +119,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     fleet.ledger.settle(&found, NanoUsd::from_cents(12)).await?;
     let corrected = fleet.tell(&SIP).await?;
 
-    // Midnight.
-    let yesterday = corrected.day;
-    clock.advance(yesterday.next().start().since(clock.now()));
+    clock.advance(corrected.day.next().start().since(clock.now()));
     let today = fleet.tell(&SIP).await?;
-    let swarm = fleet.ledger.balances(&SWARM, Some(yesterday)).await?.swap_remove(0);
-    fleet.say(format_args!("{SWARM} has spent {} on {yesterday}", swarm.spent));
+    let swarm = fleet.ledger.balances(&SWARM, Some(corrected.day)).await?.swap_remove(0);
+    fleet.say(format_args!("{SWARM} has spent {} on {}", swarm.spent, swarm.day));
 
     println!("\nThe journal says:");
     let (mut often, mut levels): (BTreeMap<String, u32>, u32) = Default::default();
