@@ -107,10 +107,11 @@ fn a_contract_names_no_backend() {
             if ["memory", "redis", "conformance"].contains(&module.as_str()) {
                 continue;
             }
-            let file = root.join(&module).with_extension("rs");
-            let text = fs::read_to_string(&file).expect("a module");
-            for backend in ["crate::memory::", "crate::redis::"] {
-                assert_eq!(mentions(&text, backend), [""; 0], "{} knows {backend}", file.display());
+            for file in files(&root.join(&module)) {
+                let text = fs::read_to_string(&file).expect("a module");
+                for backend in ["crate::memory::", "crate::redis::"] {
+                    assert_eq!(mentions(&text, backend), [""; 0], "{} knows {backend}", file.display());
+                }
             }
         }
     }
