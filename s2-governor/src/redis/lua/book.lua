@@ -134,14 +134,47 @@ local function keep_spend(key, packed)
   spends[key] = spend
 end
 
--- Reads these spends and the accounts of these paths, and in the beginning the book, as far as this step has not done so.
-local function read_more(wanted, keys, with_book)
-  local names, nth, unread = {}, 0, {}
-  if with_book then
-    names[1], nth = 'm', 1
+-- Takes an account, and what was said about it, as it was found.
+local function found_account(account, packed, said)
+  account.read = nth_step
+  if not account.exists or account.packed ~= packed then
+    unpack_account(account, packed)
   end
-  for _, key in ipairs(keys) do
-    nth = nth + 1
+  if account.said ~= said then
+    unpack_rule(account, said)
+  end
+end
+
+-- Reads the book, a spend and the accounts of a path: what each step begins with.
+local function read_first(key, path)
+  local names = path.names
+  if not names then
+    names = { 'm', '' }
+    for nth, account in ipairs(path) do
+      names[2 * nth + 1], names[2 * nth + 2] = account.name, account.rule
+    end
+    path.names = names
+  end
+  names[2] = 's' .. key
+  local found = call('HMGET', P .. 'budget', unpack(names))
+  if not found[1] then
+    -- What lies beside a book that is gone belongs to nobody.
+    call('DEL', P .. 'budget:due', P .. 'budget:ended', P .. 'budget:accounts')
+    F.book = empty_book()
+  elseif not F.book or F.book.packed ~= found[1] then
+    F.book = unpack_book(found[1])
+  end
+  book = F.book
+  keep_spend(key, found[2])
+  for nth, account in ipairs(path) do
+    found_account(account, found[2 * nth + 1], found[2 * nth + 2])
+  end
+end
+
+-- Reads these spends and the accounts of these paths, as far as this step has not done so.
+local function read_more(wanted, keys)
+  local names, unread = {}, {}
+  for nth, key in ipairs(keys) do
     names[nth] = 's' .. key
   end
   for _, path in ipairs(wanted) do
@@ -149,38 +182,20 @@ local function read_more(wanted, keys, with_book)
       if account.read ~= nth_step then
         account.read = nth_step
         unread[#unread + 1] = account
-        names[nth + 1], names[nth + 2] = account.name, account.rule
-        nth = nth + 2
+        names[#names + 1] = account.name
+        names[#names + 1] = account.rule
       end
     end
   end
-  if nth == 0 then
+  if #names == 0 then
     return
   end
-  local found, at = call('HMGET', P .. 'budget', unpack(names)), 0
-  if with_book then
-    at = 1
-    if not found[1] then
-      -- What lies beside a book that is gone belongs to nobody.
-      call('DEL', P .. 'budget:due', P .. 'budget:ended', P .. 'budget:accounts')
-      F.book = empty_book()
-    elseif not F.book or F.book.packed ~= found[1] then
-      F.book = unpack_book(found[1])
-    end
-    book = F.book
+  local found = call('HMGET', P .. 'budget', unpack(names))
+  for nth, key in ipairs(keys) do
+    keep_spend(key, found[nth])
   end
-  for _, key in ipairs(keys) do
-    at = at + 1
-    keep_spend(key, found[at])
-  end
-  for _, account in ipairs(unread) do
-    if not account.exists or account.packed ~= found[at + 1] then
-      unpack_account(account, found[at + 1])
-    end
-    if account.said ~= found[at + 2] then
-      unpack_rule(account, found[at + 2])
-    end
-    at = at + 2
+  for nth, account in ipairs(unread) do
+    found_account(account, found[#keys + 2 * nth - 1], found[#keys + 2 * nth])
   end
 end
 
@@ -197,7 +212,7 @@ local function open_book(key, day, swarm)
   end
   is_clean, nth_step, spends, fields, changed = false, nth_step + 1, {}, {}, {}
   local path = path_of(day, swarm)
-  read_more({ path }, key == '' and {} or { key }, true)
+  read_first(key, path)
   return path
 end
 
