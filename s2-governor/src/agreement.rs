@@ -4,10 +4,7 @@
 //! queued, holds here at once, and a task tells the store.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use s2_coordinator::{Clock, Record, Severity, Timestamp};
@@ -93,8 +90,8 @@ impl Agreement {
         let answer = self.board.read(&self.rules.provider).await;
         let mut local = self.lock();
         match answer {
-            Ok(posted) => {
-                local.learn(posted, &self.rules);
+            Ok(latest) => {
+                local.learn(latest, &self.rules);
                 (local.seen, local.ask_at) = (Some(number), Timestamp::EPOCH);
                 Ok(())
             }
@@ -114,11 +111,11 @@ impl Agreement {
                 (local.known.version, change)
             };
             let swapped = self.board.swap(&self.rules.provider, version, &change.verdict, change.record).await?;
-            let (posted, done) = match swapped {
+            let (latest, done) = match swapped {
                 Swapped::Done(version) => (Versioned { version, verdict: change.verdict }, true),
-                Swapped::Conflict(posted) => (posted, false),
+                Swapped::Conflict(latest) => (latest, false),
             };
-            self.lock().learn(posted, &self.rules);
+            self.lock().learn(latest, &self.rules);
             if done {
                 return Ok(());
             }
@@ -251,17 +248,10 @@ impl Telling {
                 continue;
             }
             let Some(at) = agreement.next() else { return };
-            either(agreement.wanted.notified(), agreement.clock.sleep_until(at)).await;
+            tokio::select! {
+                () = agreement.wanted.notified() => {}
+                () = agreement.clock.sleep_until(at) => {}
+            }
         }
     }
-}
-
-/// Waits for whichever comes first.
-async fn either(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
-    let (mut one, mut other) = (pin!(one), pin!(other));
-    poll_fn(|cx| match (one.as_mut().poll(cx), other.as_mut().poll(cx)) {
-        (Poll::Pending, Poll::Pending) => Poll::Pending,
-        _ => Poll::Ready(()),
-    })
-    .await;
 }

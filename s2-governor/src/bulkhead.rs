@@ -5,15 +5,12 @@
 //! so at once instead of adding to it.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
-use s2_coordinator::{Clock, Timestamp};
+use s2_coordinator::Clock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::error::Error;
@@ -126,8 +123,11 @@ impl Bulkhead {
             return turn.await.map(|turn| Slot { _turn: turn }).map_err(|_| self.full(Duration::ZERO));
         };
         let begun = clock.now();
-        let turn = before(turn, &**clock, begun + longest).await;
-        turn.and_then(Result::ok).map(|turn| Slot { _turn: turn }).ok_or_else(|| self.full(clock.now().since(begun)))
+        tokio::select! {
+            biased;
+            Ok(turn) = turn => Ok(Slot { _turn: turn }),
+            () = clock.sleep_until(begun + longest) => Err(self.full(clock.now().since(begun))),
+        }
     }
 
     fn queue(&self) -> Result<Place<'_>, BulkheadFull> {
@@ -189,16 +189,6 @@ impl Bulkhead {
             panicked(text.unwrap_or_else(|| "it did not say why".to_owned()))
         })
     }
-}
-
-/// What a future gives, unless that time comes first.
-async fn before<F: Future>(future: F, clock: &dyn Clock, end: Timestamp) -> Option<F::Output> {
-    let (mut future, mut over) = (pin!(future), pin!(clock.sleep_until(end)));
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => over.as_mut().poll(cx).map(|()| None),
-    })
-    .await
 }
 
 impl fmt::Debug for Bulkhead {

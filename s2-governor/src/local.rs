@@ -65,10 +65,10 @@ impl Local {
     }
 
     /// The store says what holds. A store that has lost what it held knows less than its processes.
-    pub(crate) fn learn(&mut self, posted: Versioned, rules: &Rules) {
-        let forgotten = posted.verdict.generation < self.known.verdict.generation;
-        let verdict = if forgotten { self.known.verdict.clone() } else { posted.verdict };
-        self.known = Versioned { version: posted.version, verdict };
+    pub(crate) fn learn(&mut self, latest: Versioned, rules: &Rules) {
+        let forgotten = latest.verdict.generation < self.known.verdict.generation;
+        let verdict = if forgotten { self.known.verdict.clone() } else { latest.verdict };
+        self.known = Versioned { version: latest.version, verdict };
         let mut verdict = self.known.verdict.clone();
         for event in &self.pending {
             if let Some(change) = rules.apply(&verdict, event) {

@@ -24,7 +24,7 @@ struct Places(HashMap<ProviderName, Place>);
 
 #[derive(Debug, Default)]
 struct Place {
-    posted: Versioned,
+    latest: Versioned,
     noted: Option<Timestamp>,
     changes: watch::Sender<u64>,
 }
@@ -46,7 +46,7 @@ impl MemoryBoard {
 #[async_trait]
 impl Board for MemoryBoard {
     async fn read(&self, provider: &ProviderName) -> Result<Versioned, Error> {
-        Ok(self.places.step(|_, places| places.at(provider).posted.clone()))
+        Ok(self.places.step(|_, places| places.at(provider).latest.clone()))
     }
 
     async fn swap(
@@ -58,10 +58,10 @@ impl Board for MemoryBoard {
     ) -> Result<Swapped, Error> {
         Ok(self.places.step(|step, places| {
             let place = places.at(provider);
-            if place.posted.version != expected {
-                return Swapped::Conflict(place.posted.clone());
+            if place.latest.version != expected {
+                return Swapped::Conflict(place.latest.clone());
             }
-            place.posted = Versioned { version: expected + 1, verdict: verdict.clone() };
+            place.latest = Versioned { version: expected + 1, verdict: verdict.clone() };
             if let Some(record) = record {
                 step.journal(record);
             }

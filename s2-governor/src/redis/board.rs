@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use crate::board::{Board, Swapped, Versioned};
 use crate::error::Error;
 use crate::provider::ProviderName;
+use crate::redis::unexpected::unexpected;
 use crate::verdict::Verdict;
 
 /// How long a call may wait for the server. That is less than the patience of the store: somebody waits to ask a provider.
@@ -40,18 +41,12 @@ impl RedisBoard {
 }
 
 /// What a script says that holds.
-fn posted(answer: &Reply) -> Option<Versioned> {
+fn latest(answer: &Reply) -> Option<Versioned> {
     let text = |nth: usize| answer.get(nth).and_then(Reply::as_str);
     if text(1)?.is_empty() {
         return Some(Versioned::default());
     }
     Some(Versioned { version: text(1)?.parse().ok()?, verdict: serde_json::from_str(text(2)?).ok()? })
-}
-
-fn unexpected(script: &'static Script, answer: &Reply) -> Error {
-    let answer: String = format!("{answer:?}").chars().take(200).collect();
-    let source = format!("script {} answered {answer}", script.name()).into();
-    StoreError::Backend { retryable: false, source }.into()
 }
 
 fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, Error> {
@@ -76,7 +71,7 @@ enum Param<'a> {
 impl Board for RedisBoard {
     async fn read(&self, provider: &ProviderName) -> Result<Versioned, Error> {
         let answer = self.call(READ, &[provider.as_str().as_bytes()]).await?;
-        posted(&answer).ok_or_else(|| unexpected(READ, &answer))
+        latest(&answer).ok_or_else(|| unexpected(READ.name(), &answer))
     }
 
     async fn swap(
@@ -96,10 +91,10 @@ impl Board for RedisBoard {
         let answer = self.call(SWAP, &args).await?;
         let swapped = match answer.get(0).and_then(Reply::as_str) {
             Some("ok") => answer.get(1).and_then(Reply::as_u64).map(Swapped::Done),
-            Some("conflict") => posted(&answer).map(Swapped::Conflict),
+            Some("conflict") => latest(&answer).map(Swapped::Conflict),
             _ => None,
         };
-        swapped.ok_or_else(|| unexpected(SWAP, &answer))
+        swapped.ok_or_else(|| unexpected(SWAP.name(), &answer))
     }
 
     async fn note(&self, provider: &ProviderName, record: Record, every: Duration) -> Result<Option<Timestamp>, Error> {
@@ -110,7 +105,7 @@ impl Board for RedisBoard {
         match (answer.get(0).and_then(Reply::as_str), answer.get(1).and_then(Reply::as_u64)) {
             (Some("ok"), _) => Ok(None),
             (Some("early"), Some(at)) => Ok(Some(Timestamp::from_micros(at))),
-            _ => Err(unexpected(NOTE, &answer)),
+            _ => Err(unexpected(NOTE.name(), &answer)),
         }
     }
 

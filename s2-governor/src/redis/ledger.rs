@@ -18,6 +18,7 @@ use crate::ledger::check_after;
 use crate::money::NanoUsd;
 use crate::redis::answer::Answer;
 use crate::redis::script::BUDGET;
+use crate::redis::unexpected::unexpected;
 use crate::seen::Seen;
 use crate::settings::LedgerSettings;
 use crate::spend::Charge;
@@ -233,12 +234,6 @@ impl RedisLedger {
         let call = Call { verb: "cancel", key: key.as_str(), day: None, swarm: session, args: &args };
         self.call(call).await.map(drop)
     }
-}
-
-fn unexpected(verb: &'static str, answer: &Answer) -> Error {
-    let said: String = format!("{answer:?}").chars().take(200).collect();
-    let source = format!("the ledger's verb {verb} answered {said}").into();
-    s2_coordinator::Error::Backend { retryable: false, source }.into()
 }
 
 fn ended(key: &IdempotencyKey, answer: &Answer) -> Error {

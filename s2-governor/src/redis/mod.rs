@@ -1,5 +1,6 @@
 //! What this crate keeps of a fleet on a Redis server: the same decisions, as scripts.
 
+mod unexpected;
 // Accounts.
 mod script;
 mod answer;
