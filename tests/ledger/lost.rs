@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use s2_coordinator::RedisStore;
-use s2_governor::{BudgetLedger, BudgetLedgerExt, Charge, Error, Limit, NanoUsd, RedisLedger, Reserve};
+use s2_governor::{BudgetLedger, BudgetLedgerExt, Charge, Limit, NanoUsd, RedisLedger, Reserve};
 use s2_tests::proxy::Proxy;
 use s2_tests::servers::RedisServer;
 
@@ -25,45 +25,37 @@ impl World {
         let direct = RedisLedger::new(&store(&server.url()).await);
         Self { proxy, lossy, direct, _server: server }
     }
-
-    /// Does something whose reply is lost.
-    async fn losing<T>(&self, call: impl Future<Output = Result<T, Error>>) -> T {
-        let before = self.proxy.lost();
-        self.proxy.lose_next();
-        let answer = call.await.expect("it is repeated");
-        assert_eq!(self.proxy.lost(), before + 1, "the reply was not lost");
-        answer
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_verb_whose_reply_is_lost_happens_once_and_gets_the_first_answer() {
     let world = World::new().await;
     let (lossy, direct) = (&world.lossy, &world.direct);
-    let limited = world.losing(lossy.set_limit(&SESSION, Limit::PerDay(cents(100)))).await;
+    let limited = world.proxy.losing(lossy.set_limit(&SESSION, Limit::PerDay(cents(100)))).await;
     assert_eq!(limited.limit, cents(100));
     let spent = || async {
         let balance = direct.balance(&SESSION).await.expect("no error");
         (balance.spent, balance.held)
     };
 
-    let held = world.losing(lossy.reserve(&Reserve::new(SESSION, cents(60)))).await.granted().expect("granted");
+    let held = world.proxy.losing(lossy.reserve(&Reserve::new(SESSION, cents(60)))).await.granted().expect("granted");
     assert_eq!(spent().await, (NanoUsd::ZERO, cents(60)));
-    let denied = world.losing(lossy.reserve(&Reserve::new(SESSION, cents(60)))).await.granted().expect_err("denied");
+    let denied =
+        world.proxy.losing(lossy.reserve(&Reserve::new(SESSION, cents(60)))).await.granted().expect_err("denied");
     assert_eq!(denied.available, cents(40));
-    let until = world.losing(lossy.extend(&held, Duration::from_secs(900))).await;
+    let until = world.proxy.losing(lossy.extend(&held, Duration::from_secs(900))).await;
     assert!(until > held.until);
-    let posted = world.losing(lossy.settle(&held, cents(70))).await;
+    let posted = world.proxy.losing(lossy.settle(&held, cents(70))).await;
     assert_eq!((posted.remaining, spent().await), (cents(30), (cents(70), NanoUsd::ZERO)));
-    let posted = world.losing(lossy.charge(&Charge::new(SESSION, cents(10)))).await;
+    let posted = world.proxy.losing(lossy.charge(&Charge::new(SESSION, cents(10)))).await;
     assert_eq!((posted.remaining, spent().await), (cents(20), (cents(80), NanoUsd::ZERO)));
-    let held = world.losing(lossy.reserve(&Reserve::new(SESSION, cents(20)))).await.granted().expect("granted");
-    world.losing(lossy.release(&held)).await;
+    let held = world.proxy.losing(lossy.reserve(&Reserve::new(SESSION, cents(20)))).await.granted().expect("granted");
+    world.proxy.losing(lossy.release(&held)).await;
     assert_eq!(spent().await, (cents(80), NanoUsd::ZERO));
-    let halted = world.losing(lossy.halt(&SESSION, "stop")).await;
+    let halted = world.proxy.losing(lossy.halt(&SESSION, "stop")).await;
     assert_eq!(halted.halted.as_deref(), Some("stop"));
-    assert_eq!(world.losing(lossy.resume(&SESSION)).await.halted, None);
-    assert_eq!(world.losing(lossy.statement(&SESSION, None, None, 10)).await.balance.spent, cents(80));
+    assert_eq!(world.proxy.losing(lossy.resume(&SESSION)).await.halted, None);
+    assert_eq!(world.proxy.losing(lossy.statement(&SESSION, None, None, 10)).await.balance.spent, cents(80));
     assert_eq!(spent().await, (cents(80), NanoUsd::ZERO));
 }
 

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use s2_coordinator::{
-    Blocker, Claim, Completion, Config, Ended, Ending, Error, EventBus, EventType, Grant, Lease, Leases, NewEvent,
-    NewTask, Outcome, Profile, RedisScheduler, RedisStore, Retry, Scheduler, SchedulerExt, Start, SwarmId, TaskState,
-    Topic,
+    Blocker, Claim, Completion, Config, Ended, Ending, EventBus, EventType, Grant, Lease, Leases, NewEvent, NewTask,
+    Outcome, Profile, RedisScheduler, RedisStore, Retry, Scheduler, SchedulerExt, Start, SwarmId, TaskState, Topic,
 };
 use s2_tests::proxy::Proxy;
 use s2_tests::servers::RedisServer;
@@ -37,17 +36,8 @@ impl World {
         Self { proxy, scheduler, direct, store, requests: 0, _server: server }
     }
 
-    /// Does something whose reply is lost.
-    async fn losing<T>(&self, call: impl Future<Output = Result<T, Error>>) -> T {
-        let before = self.proxy.lost();
-        self.proxy.lose_next();
-        let answer = call.await.expect("it is repeated");
-        assert_eq!(self.proxy.lost(), before + 1, "the reply was not lost");
-        answer
-    }
-
     async fn end(&self, lease: Lease, ending: Ending) -> Ended {
-        let mut all = self.losing(self.scheduler.end(vec![(lease, ending)], None)).await;
+        let mut all = self.proxy.losing(self.scheduler.end(vec![(lease, ending)], None)).await;
         all.ended.remove(0).expect("ended")
     }
 
@@ -59,14 +49,14 @@ impl World {
     /// A task that is claimed, both with lost replies.
     async fn claimed(&mut self, name: &str, new: NewTask) -> Grant {
         let tasks = [new];
-        let submitted = self.losing(self.scheduler.submit(&tasks)).await;
+        let submitted = self.proxy.losing(self.scheduler.submit(&tasks)).await;
         assert_eq!((submitted.len(), submitted[0].duplicate), (1, false));
         let profile = Profile::new(SwarmId::new(name).expect("a name"));
-        let by = self.losing(self.scheduler.enter(&profile)).await;
+        let by = self.proxy.losing(self.scheduler.enter(&profile)).await;
         self.requests += 1;
         let claim = Claim { by, request: self.requests, max: 5 };
-        let granted = self.losing(self.scheduler.claim(&claim)).await;
-        let again = self.losing(self.scheduler.take(&claim)).await;
+        let granted = self.proxy.losing(self.scheduler.claim(&claim)).await;
+        let again = self.proxy.losing(self.scheduler.take(&claim)).await;
         assert_eq!(granted, again);
         let [grant] = granted.try_into().expect("one task, once");
         assert_eq!((grant.task.id, grant.attempt), (submitted[0].id, 1));
@@ -80,7 +70,7 @@ async fn every_verb_whose_reply_is_lost_happens_once_and_gets_the_first_answer()
 
     // Done, with what follows from it.
     let grant = world.claimed("one", task()).await;
-    let renewed = world.losing(world.scheduler.renew(&[grant.lease])).await;
+    let renewed = world.proxy.losing(world.scheduler.renew(&[grant.lease])).await;
     assert!(renewed[0].is_ok());
     let event = NewEvent::new(EFFECTS, EventType::from_static("done"), HOST).with_data("effect");
     let completion = Completion::new().with_data("result").with_task(task()).with_event(event);
@@ -90,13 +80,13 @@ async fn every_verb_whose_reply_is_lost_happens_once_and_gets_the_first_answer()
     assert_eq!((tasks.len(), tasks[0].duplicate, events.len(), events[0].duplicate), (1, false, 1, false));
     let effects = world.store.bus().read(&EFFECTS, Start::Beginning, 10).await.expect("read");
     assert_eq!(effects.items.len(), 1);
-    let outcome = world.losing(world.scheduler.outcome(grant.task.id)).await;
+    let outcome = world.proxy.losing(world.scheduler.outcome(grant.task.id)).await;
     assert!(matches!(outcome, Some(Outcome::Done(result)) if &result.data[..] == b"result"));
-    let cancelled = world.losing(world.scheduler.cancel(tasks[0].id, "not needed".into())).await;
+    let cancelled = world.proxy.losing(world.scheduler.cancel(tasks[0].id, "not needed".into())).await;
     assert!(cancelled);
-    let redriven = world.losing(world.scheduler.redrive(&[tasks[0].id])).await;
+    let redriven = world.proxy.losing(world.scheduler.redrive(&[tasks[0].id])).await;
     assert!(!redriven[0].duplicate, "the first answer is that it was redriven");
-    world.losing(world.scheduler.cancel(tasks[0].id, "not needed".into())).await;
+    world.proxy.losing(world.scheduler.cancel(tasks[0].id, "not needed".into())).await;
 
     // Failed, to be tried again.
     let grant = world.claimed("two", task().with_attempts(3)).await;
@@ -104,7 +94,7 @@ async fn every_verb_whose_reply_is_lost_happens_once_and_gets_the_first_answer()
     let ended = world.end(grant.lease, Ending::Fail { reason: "flaky".into(), retry }).await;
     assert!(matches!(ended, Ended::Retrying { .. }));
     assert_eq!(world.state(&grant).await, (TaskState::Delayed, 1));
-    assert!(world.losing(world.scheduler.cancel(grant.task.id, "enough".into())).await);
+    assert!(world.proxy.losing(world.scheduler.cancel(grant.task.id, "enough".into())).await);
 
     // Handed back: no attempt is used up, though there is but one.
     for ending in [Ending::Release, Ending::Refuse { reason: "not now".into(), delay: Some(Duration::from_secs(60)) }] {
@@ -112,9 +102,9 @@ async fn every_verb_whose_reply_is_lost_happens_once_and_gets_the_first_answer()
         let ended = world.end(grant.lease, ending).await;
         assert!(matches!(ended, Ended::Released | Ended::Refused { .. }));
         assert_eq!(world.state(&grant).await, (TaskState::Ready, 0));
-        world.losing(world.scheduler.assign(grant.task.id, Some(&HOST))).await;
+        world.proxy.losing(world.scheduler.assign(grant.task.id, Some(&HOST))).await;
         assert_eq!(world.direct.task(grant.task.id).await.expect("a task").session, Some(HOST));
-        assert!(world.losing(world.scheduler.cancel(grant.task.id, "enough".into())).await);
+        assert!(world.proxy.losing(world.scheduler.cancel(grant.task.id, "enough".into())).await);
     }
 
     // Blocked, helped, resumed.
@@ -122,10 +112,13 @@ async fn every_verb_whose_reply_is_lost_happens_once_and_gets_the_first_answer()
     let blocker = Blocker::new("stuck").with_help(NewTask::new(WORK, HOST).with_assignee(HOST));
     let Ended::Blocked { help } = world.end(grant.lease, Ending::Block(blocker)).await else { panic!("not blocked") };
     assert_eq!((help.len(), help[0].duplicate), (1, false));
-    assert!(world.losing(world.scheduler.unblock(grant.task.id)).await, "the first answer is that it was blocked");
+    assert!(
+        world.proxy.losing(world.scheduler.unblock(grant.task.id)).await,
+        "the first answer is that it was blocked"
+    );
     let sessions = world.direct.sessions(None, 10).await.expect("sessions");
     let four = sessions.iter().find(|info| info.incarnation.session.as_str() == "four").expect("it is there");
-    let resumed = world.losing(world.scheduler.resume(&four.incarnation, &grant.lease)).await;
+    let resumed = world.proxy.losing(world.scheduler.resume(&four.incarnation, &grant.lease)).await;
     assert!(resumed.lease.token > grant.lease.token);
     assert_eq!(world.state(&grant).await, (TaskState::Claimed, 0));
 
@@ -134,13 +127,16 @@ async fn every_verb_whose_reply_is_lost_happens_once_and_gets_the_first_answer()
     world.requests += 1;
     let next = Claim { by: four.incarnation.clone(), request: world.requests, max: 1 };
     let endings = vec![(resumed.lease, Ending::Complete(Completion::new()))];
-    let all = world.losing(world.scheduler.end(endings, Some(&next))).await;
+    let all = world.proxy.losing(world.scheduler.end(endings, Some(&next))).await;
     assert!(matches!(all.ended[0], Ok(Ended::Completed { .. })));
     let [grant] = <[Grant; 1]>::try_from(all.granted).expect("the next one");
     assert_eq!(world.state(&grant).await, (TaskState::Claimed, 0));
 
-    assert!(world.losing(world.scheduler.leave(&four.incarnation)).await, "the first answer is that it was there");
-    let seen = world.losing(world.scheduler.stats()).await;
+    assert!(
+        world.proxy.losing(world.scheduler.leave(&four.incarnation)).await,
+        "the first answer is that it was there"
+    );
+    let seen = world.proxy.losing(world.scheduler.stats()).await;
     assert_eq!((seen.sessions, seen.unfinished()), (3, 2));
 }
 

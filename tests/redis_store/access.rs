@@ -6,12 +6,49 @@ use s2_coordinator::{
     Profile, RedisStore, Resolution, Scheduler, SchedulerExt, Settled, Start, Subject, Subscribe, SwarmId, TaskKind,
     TaskState,
 };
+use s2_governor::{
+    BreakerSettings, BreakerState, BudgetLedger, Charge, CircuitBreaker, Limit, NanoUsd, ProviderName, RedisBoard,
+    RedisLedger, Reserve,
+};
 use s2_tests::redis::unique_name;
 use s2_tests::servers::RedisServer;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 use tokio::time::sleep;
 use tokio::time::timeout;
+
+/// Spends money until there is none, and asks a provider until it is left alone: each key and each verb.
+async fn spend_and_ask(store: &RedisStore) {
+    let (ledger, session) = (RedisLedger::new(store), SwarmId::from_static("shop/clerk"));
+    let cents = NanoUsd::from_cents;
+    ledger.set_limit(&session, Limit::PerDay(cents(100))).await.expect("a limit");
+    let reserve = Reserve::new(session.clone(), cents(10));
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(ledger.reserve(&reserve).await.expect("no error").granted().expect("granted"));
+    }
+    ledger.settle(&held[0], cents(5)).await.expect("settled");
+    ledger.release(&held[1]).await.expect("released");
+    ledger.extend(&held[2], Duration::from_secs(3600)).await.expect("extended");
+    // Enough to look for what may be forgotten.
+    for _ in 0..64 {
+        ledger.charge(&Charge::new(session.clone(), cents(2))).await.expect("charged");
+    }
+    ledger.halt(&session, "enough").await.expect("halted");
+    ledger.resume(&session).await.expect("resumed");
+    let shop = ledger.statement(&SwarmId::from_static("shop"), None, None, 10).await.expect("a statement");
+    assert_eq!((shop.balance.spent, shop.within.len()), (cents(133), 1));
+
+    let (board, provider) = (Arc::new(RedisBoard::new(store)), ProviderName::from_static("models"));
+    let breaker = CircuitBreaker::new(board, provider, BreakerSettings::default()).expect("a breaker");
+    for _ in 0..10 {
+        breaker.acquire().await.expect("closed").failure("status 500");
+    }
+    breaker.flush().await.expect("told");
+    let verdict = breaker.refresh().await.expect("a verdict");
+    assert!(matches!(verdict.state, BreakerState::Open { .. }), "{verdict:?}");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_lies_in_one_slot_of_a_cluster() {
@@ -68,6 +105,8 @@ async fn everything_lies_in_one_slot_of_a_cluster() {
     drop(blocked);
     assert_eq!(scheduler.stats().await.expect("stats").count(TaskState::Done), 1);
 
+    spend_and_ask(&store).await;
+
     let keys = server.command(&["KEYS", "*"]);
     let slot = |key: &str| server.command(&["CLUSTER", "KEYSLOT", key]);
     let one = slot(keys.lines().next().expect("keys"));
@@ -87,6 +126,11 @@ async fn everything_lies_in_one_slot_of_a_cluster() {
         "tasks",
         "ids",
         "timers",
+        "budget",
+        "budget:due",
+        "budget:ended",
+        "budget:accounts",
+        "provider:models",
     ] {
         assert!(keys.lines().any(|key| key.ends_with(&format!(":{kind}"))), "no key {kind} among\n{keys}");
     }
@@ -120,6 +164,7 @@ async fn a_user_needs_no_more_rights_than_are_documented() {
     let held = timeout(LONG, waiting).await.expect("claimed").expect("no panic").expect("no error").expect("open");
     held.complete(Completion::new()).await.expect("completed");
     scheduler.wait(submitted.id).await.expect("an outcome");
+    spend_and_ask(&store).await;
     let foreign = server.command(&["ACL", "DRYRUN", "guest", "GET", "other"]);
     assert!(foreign.contains("no permissions"), "{foreign}");
 }

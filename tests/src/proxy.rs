@@ -1,5 +1,6 @@
 //! A wire between a process and its server that loses replies: what a script has done is done, and nobody hears of it.
 
+use std::fmt::Debug;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -52,6 +53,19 @@ impl Proxy {
     /// The next reply of a script is lost, and the connection with it.
     pub fn lose_next(&self) {
         self.wire.loses.store(true, Ordering::SeqCst);
+    }
+
+    /// Does something whose reply is lost. It is repeated, and its answer is the first one.
+    ///
+    /// # Panics
+    ///
+    /// When it fails, or its reply was not lost.
+    pub async fn losing<T, E: Debug>(&self, call: impl Future<Output = Result<T, E>>) -> T {
+        let before = self.lost();
+        self.lose_next();
+        let answer = call.await.expect("it is repeated");
+        assert_eq!(self.lost(), before + 1, "the reply was not lost");
+        answer
     }
 
     /// How many were lost.
