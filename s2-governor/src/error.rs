@@ -40,7 +40,7 @@ pub enum Error {
     },
 
     /// The key belongs to a spend that says something else.
-    #[error("key {key:?} belongs to {original}")]
+    #[error("key {:?} belongs to {original}", .key.as_str())]
     SpendConflict {
         /// The key.
         key: IdempotencyKey,
@@ -49,7 +49,7 @@ pub enum Error {
     },
 
     /// The reservation was settled before, at another cost.
-    #[error("reservation {key:?} was settled before, at {actual}")]
+    #[error("reservation {:?} was settled before, at {actual}", .key.as_str())]
     AlreadySettled {
         /// Its key.
         key: IdempotencyKey,
@@ -58,7 +58,7 @@ pub enum Error {
     },
 
     /// The reservation is over, so that it cannot last longer.
-    #[error("reservation {key:?} is {how}")]
+    #[error("reservation {:?} is {how}", .key.as_str())]
     ReservationEnded {
         /// Its key.
         key: IdempotencyKey,
@@ -68,7 +68,7 @@ pub enum Error {
 
     /// The ledger knows of no such reservation, or has forgotten how it ended: it was settled long ago, or what was presumed of
     /// it is final.
-    #[error("there is no reservation {key:?}")]
+    #[error("there is no reservation {:?}", .key.as_str())]
     UnknownReservation {
         /// Its key.
         key: IdempotencyKey,

@@ -91,9 +91,10 @@ async fn a_repeated_settlement_gets_the_first_answer(fleet: Box<dyn Fleet>) -> O
 
 async fn a_reservation_is_settled_at_one_cost(fleet: Box<dyn Fleet>) -> Outcome {
     let ledger = ledger_of(&*fleet);
-    let held = reserve(&*ledger, cents(10)).await?;
+    let held = granted(&*ledger, Reserve::new(SESSION, cents(10)).with_key("task-17/1".parse()?)).await?;
     ledger.settle(&held, cents(9)).await?;
     let error = ledger.settle(&held, cents(10)).await.expect_err("another cost");
+    assert_eq!(error.to_string(), r#"reservation "task-17/1" was settled before, at $0.09"#);
     assert!(matches!(&error, Error::AlreadySettled { actual, .. } if *actual == cents(9)), "{error}");
     assert_eq!(state(&*ledger).await?, (cents(9), NanoUsd::ZERO));
     Ok(())
