@@ -101,7 +101,6 @@ async fn until(clock: Option<Arc<dyn Clock>>, read: Option<(Instant, Timestamp)>
 async fn beat(shared: &Arc<Shared>, epoch: &mut Option<u64>) -> Result<(), Error> {
     shared.link.close(shared.post.broken()).await;
     let mut call = shared.call_again(BEAT);
-    let asked = Instant::now();
     call.number(u8::from(has_sessions(shared)));
     for member in samples(shared).values() {
         call.number(member.incarnation.load(Ordering::Acquire));
@@ -117,8 +116,9 @@ async fn beat(shared: &Arc<Shared>, epoch: &mut Option<u64>) -> Result<(), Error
     if answer.get(3).and_then(Reply::as_list).is_some_and(|wrong| !wrong.is_empty()) {
         shared.post.ask_again();
     }
-    // A little early is asked again; late is late.
-    *shared.read.lock().unwrap_or_else(PoisonError::into_inner) = Some((asked, Timestamp::from_micros(number(4))));
+    // The clock was read a little before this instant: so what is due is asked for a little late, and once.
+    let read = (Instant::now(), Timestamp::from_micros(number(4)));
+    *shared.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
     shared.arm(Timestamp::from_micros(number(2)));
     if number(5) > 0 {
         drop(shared.open_rings());
