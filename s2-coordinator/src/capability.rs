@@ -127,6 +127,32 @@ impl Capabilities {
         required.iter().filter(|wanted| !self.offer(wanted)).cloned().collect()
     }
 
+    /// Whether a session that offers this gets tasks that require `required` without being named by them: it
+    /// [satisfies](Capabilities::satisfy) them and, if it is dedicated, they ask for that.
+    ///
+    /// A session is dedicated if it offers something below the word `only`, such as `only:gpu`: then it gets only tasks that
+    /// require something below it, too. So rare or internal sessions are not taken by what anybody could do.
+    ///
+    /// ```
+    /// use s2_coordinator::Capabilities;
+    ///
+    /// let session = Capabilities::new(["only:gpu", "tool:rust"])?;
+    /// assert!(session.may_take(&Capabilities::new(["only:gpu"])?));
+    /// assert!(!session.may_take(&Capabilities::new(["tool:rust"])?));
+    /// assert!(!session.may_take(&Capabilities::default()));
+    /// # Ok::<(), s2_coordinator::Invalid>(())
+    /// ```
+    #[must_use]
+    pub fn may_take(&self, required: &Capabilities) -> bool {
+        self.satisfy(required) && (!self.is_dedicated() || required.is_dedicated())
+    }
+
+    /// Whether something below the word `only` is among them.
+    #[must_use]
+    pub fn is_dedicated(&self) -> bool {
+        self.iter().any(|path| path.as_str().starts_with("only:"))
+    }
+
     fn offer(&self, wanted: &Capability) -> bool {
         self.iter().any(|offered| wanted.covers(offered))
     }

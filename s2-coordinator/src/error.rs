@@ -214,14 +214,14 @@ pub enum Error {
         expected: &'static str,
     },
 
-    /// The session does not offer what the task requires.
-    #[error("session {session} cannot do task {task}: it lacks {missing}")]
+    /// The session does not offer what the task requires, or is dedicated to others.
+    #[error("task {task} is not for session {session}: {}", lacks(.missing))]
     NotEligible {
         /// The session.
         session: SwarmId,
         /// The task.
         task: TaskId,
-        /// What it lacks.
+        /// What it lacks; nothing if it is [dedicated](Capabilities::may_take) to other tasks.
         missing: Capabilities,
     },
 
@@ -257,6 +257,11 @@ pub enum Error {
         /// The backend's own error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// Why a session does not get a task, in words.
+pub(crate) fn lacks(missing: &Capabilities) -> String {
+    if missing.is_empty() { "it is dedicated to others".to_owned() } else { format!("it lacks {missing}") }
 }
 
 fn current_claim(current: &Option<Token>) -> String {

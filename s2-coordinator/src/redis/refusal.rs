@@ -2,7 +2,7 @@
 
 use crate::capability::Capabilities;
 use crate::dependency::{TaskId, TaskRef};
-use crate::error::Error;
+use crate::error::{Error, lacks};
 use crate::invalid::Invalid;
 use crate::lease::{Incarnation, Lease, Token};
 use crate::limits::Limits;
@@ -53,7 +53,7 @@ pub(super) fn refusal(answer: &Reply, about: About<'_>, limits: &Limits) -> Opti
         }
         "assignee" => {
             let (nth, task, missing) = (number(1)?, nth_task(1)?, task::capabilities(answer.get(2)?)?);
-            let reason = format!("it lacks {missing}, which task {nth} ({}) requires", task.kind);
+            let reason = format!("task {nth} ({}) is not for it: {}", task.kind, lacks(&missing));
             Some(Invalid::new("assignee", task.assignee.as_ref()?.as_str(), reason).into())
         }
         "batch_cycle" => {

@@ -14,6 +14,7 @@ use crate::priority::Priority;
 use crate::priority::Priority::{P0, P1, P2, P3};
 use crate::swarm::SwarmId;
 use crate::task::TaskState;
+use crate::why::Why;
 
 cases! {
     the_own_queue_comes_first: [Scheduler];
@@ -34,6 +35,7 @@ cases! {
     the_length_counts_whatever_crosses_it: [Scheduler];
     who_leaves_gives_up_what_comes_back: [Scheduler];
     what_is_refused_is_offered_to_others: [Scheduler];
+    a_dedicated_session_gets_only_what_asks_for_it: [Scheduler];
 }
 
 fn assigned(to: &str) -> NewTask {
@@ -348,5 +350,30 @@ async fn what_is_refused_is_offered_to_others(given: Given) -> Outcome {
     world.end(granted.lease, refusal).await?;
     assert_eq!(world.take(&one, 1).await?, []);
     assert_eq!(ids(&world.take(&other, 1).await?), [id]);
+    Ok(())
+}
+
+async fn a_dedicated_session_gets_only_what_asks_for_it(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let dedicated = world.session_with("dedicated", &["only:gpu", "a"]).await?;
+    let plain = world.submit_all([task(), requiring(&["a"])]).await?;
+    let special = world.submit(requiring(&["only:gpu", "a"])).await?;
+    let broad = world.submit(requiring(&["only"])).await?;
+    assert_eq!(world.scheduler.why(plain[1]).await?, Why::NoSession);
+    assert_eq!(world.drain(&dedicated).await?, [special]);
+    // It steals nothing else, and nothing else can be put into its queue.
+    let _queue = world.submit_all((0..6).map(|_| assigned("busy"))).await?;
+    assert_eq!(world.take(&dedicated, 1).await?, []);
+    let name = SwarmId::from_static("dedicated");
+    refused!(world.scheduler.assign(plain[1], Some(&name)).await, Error::NotEligible { missing, .. } if missing.is_empty());
+    let named = world.submit(requiring(&["a"]).with_assignee(name)).await.expect_err("it is dedicated");
+    assert!(named.to_string().contains("it is dedicated to others"), "{named}");
+    // Others do what is left, as far as they can.
+    let other = world.session_with("other", &["a"]).await?;
+    assert_eq!(ids(&world.take(&other, 2).await?), plain);
+    let why = Why::NotCapable { closest: SwarmId::from_static("dedicated"), missing: capabilities(&["only:cpu"]) };
+    let wanted = world.submit(requiring(&["only:cpu", "a"])).await?;
+    assert_eq!(world.scheduler.why(wanted).await?, why);
+    assert_eq!(world.scheduler.task(broad).await?.state, TaskState::Ready);
     Ok(())
 }

@@ -33,8 +33,8 @@ impl Tasks {
             return Err(Error::WrongState { task: id, state: slot.state(), expected });
         }
         if let Some(session) = to.and_then(|to| self.sessions.named(to)) {
-            let missing = session.offers.missing(&slot.task.requires);
-            if !missing.is_empty() {
+            if !session.offers.may_take(&slot.task.requires) {
+                let missing = session.offers.missing(&slot.task.requires);
                 return Err(Error::NotEligible { session: session.incarnation.session.clone(), task: id, missing });
             }
         }

@@ -159,7 +159,8 @@ impl Tasks {
         let all = || self.sessions.after(None);
         let mut eligible = all().filter(|session| self.queues.may(session.kind, slot.class)).peekable();
         if eligible.peek().is_none() {
-            let lacks = all().map(|session| (session.offers.missing(requires), &session.incarnation.session));
+            let others = all().filter(|session| requires.is_dedicated() || !session.offers.is_dedicated());
+            let lacks = others.map(|session| (session.offers.missing(requires), &session.incarnation.session));
             return match lacks.min_by_key(|(missing, name)| (missing.len(), *name)) {
                 Some((missing, closest)) => Why::NotCapable { closest: closest.clone(), missing },
                 None => Why::NoSession,

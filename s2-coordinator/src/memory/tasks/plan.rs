@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::capability::Capabilities;
 use crate::dependency::{OnFailure, TaskId, TaskRef};
-use crate::error::Error;
+use crate::error::{Error, lacks};
 use crate::invalid::Invalid;
 use crate::limits::{Limits, check};
 use crate::memory::tasks::Tasks;
@@ -118,10 +118,10 @@ impl Tasks {
         }
         if let Some(assignee) = &task.assignee
             && let Some(session) = self.sessions.named(assignee)
-            && !session.offers.satisfy(&task.requires)
+            && !session.offers.may_take(&task.requires)
         {
             let missing = session.offers.missing(&task.requires);
-            let reason = format!("it lacks {missing}, which task {nth} ({}) requires", task.kind);
+            let reason = format!("task {nth} ({}) is not for it: {}", task.kind, lacks(&missing));
             return Err(Invalid::new("assignee", assignee.as_str(), reason).into());
         }
         let parent = task.parent.or(parent);

@@ -97,7 +97,7 @@ impl Queues {
         let id = self.last;
         let mut kinds = BTreeSet::new();
         for (&kind, state) in &mut self.kinds {
-            if state.offers.satisfy(requires) {
+            if state.offers.may_take(requires) {
                 state.classes.insert(id);
                 kinds.insert(kind);
             }
@@ -144,7 +144,7 @@ impl Queues {
             classes: BTreeSet::new(),
         };
         for (&class, state) in &mut self.classes {
-            if offers.satisfy(&state.requires) {
+            if offers.may_take(&state.requires) {
                 state.kinds.insert(id);
                 kind.classes.insert(class);
                 kind.set(class, state.ready.first().copied());

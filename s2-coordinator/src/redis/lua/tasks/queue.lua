@@ -14,8 +14,8 @@ local fresh, touched_classes = {}, {}
 -- What sessions refuse, as far as this step has looked.
 local refused_of = {}
 -- What the other parts use of it.
-local place_of, before, words_in, missing, may, write_class, head_of, begin_queues, enter_class, leave_class,
-  enter_kind, leave_kind, insert, remove_ready, search, first_ready, line_up, leave_line, first_in_line
+local place_of, before, words_in, missing, is_dedicated, may_take, may, write_class, head_of, begin_queues, enter_class,
+  leave_class, enter_kind, leave_kind, insert, remove_ready, search, first_ready, line_up, leave_line, first_in_line
 
 do
 
@@ -61,6 +61,20 @@ function missing(offers, requires)
     end
   end
   return lacks
+end
+
+function is_dedicated(capabilities)
+  for _, capability in ipairs(capabilities) do
+    if sub(capability, 1, 5) == 'only:' then
+      return true
+    end
+  end
+  return false
+end
+
+-- Whether who offers this gets tasks that require that.
+function may_take(offers, requires)
+  return #missing(offers, requires) == 0 and (not is_dedicated(offers) or is_dedicated(requires))
 end
 
 local function push_heap(heap, entry)
@@ -137,7 +151,7 @@ local function new_kind(k, text, count)
 end
 
 local function match(kind, class)
-  if #missing(kind.offers, class.requires) == 0 then
+  if may_take(kind.offers, class.requires) then
     kind.classes[class.id], class.kinds[kind.id], kind.size = true, kind, kind.size + 1
   end
 end

@@ -60,9 +60,9 @@ local function plan_one(nth, new, firsts, heads, requires, parent)
   end
   local session = new.assignee ~= '' and named(new.assignee)
   if session then
-    local lacks = missing(Q.kinds[session.kind].offers, words_in(requires))
-    if #lacks > 0 then
-      return nil, { 'assignee', nth - 1, lacks }
+    local offers, words = Q.kinds[session.kind].offers, words_in(requires)
+    if not may_take(offers, words) then
+      return nil, { 'assignee', nth - 1, missing(offers, words) }
     end
   end
   local plan = { new = new, after = {}, parent = new.parent > 0 and new.parent or parent, depth = 0, path = 1 }

@@ -9,9 +9,8 @@ local function verb()
     return { 'wrong_state', rec.id, STATES[rec.state], 'assign' }
   end
   local session = to ~= '' and named(to)
-  local lacks = session and missing(Q.kinds[session.kind].offers, Q.classes[rec.class].requires) or {}
-  if #lacks > 0 then
-    return { 'not_eligible', rec.id, to, lacks }
+  if session and not may(Q.kinds[session.kind], rec.class) then
+    return { 'not_eligible', rec.id, to, missing(Q.kinds[session.kind].offers, Q.classes[rec.class].requires) }
   elseif rec.assignee ~= to then
     note('assigned', rec, to ~= '' and '"to":"' .. to .. '"' or '')
     move(rec, rec.state, function()

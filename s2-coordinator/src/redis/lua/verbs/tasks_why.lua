@@ -43,15 +43,17 @@ end
 local function closest(requires)
   local lacks, least = {}, nil
   for k, kind in pairs(Q.kinds) do
-    lacks[k] = missing(kind.offers, requires)
-    least = at_most(least or NEVER, #lacks[k])
+    if is_dedicated(requires) or not is_dedicated(kind.offers) then
+      lacks[k] = missing(kind.offers, requires)
+      least = at_most(least or NEVER, #lacks[k])
+    end
   end
   local after = '-'
   while true do
     local names = call('ZRANGEBYLEX', P .. 'sessions', after, '+', 'LIMIT', 0, 100)
     for _, name in ipairs(names) do
       local session = named(name)
-      if session and #lacks[session.kind] == least then
+      if session and lacks[session.kind] and #lacks[session.kind] == least then
         return name, lacks[session.kind]
       end
       after = '(' .. name
