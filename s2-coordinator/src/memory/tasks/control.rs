@@ -32,11 +32,11 @@ impl Tasks {
             let expected = "only a task that nobody has can be assigned";
             return Err(Error::WrongState { task: id, state: slot.state(), expected });
         }
-        if let Some(session) = to.and_then(|to| self.sessions.named(to)) {
-            if !session.offers.may_take(&slot.task.requires) {
-                let missing = session.offers.missing(&slot.task.requires);
-                return Err(Error::NotEligible { session: session.incarnation.session.clone(), task: id, missing });
-            }
+        if let Some(session) = to.and_then(|to| self.sessions.named(to))
+            && !session.offers.may_take(&slot.task.requires)
+        {
+            let missing = session.offers.missing(&slot.task.requires);
+            return Err(Error::NotEligible { session: session.incarnation.session.clone(), task: id, missing });
         }
         if slot.assignee.as_ref() == to {
             return Ok(());

@@ -1,0 +1,137 @@
+//! Of what use help was until now.
+//!
+//! It is told on [`RESCUES`] as it is found out, and added up by whoever chooses helpers. Events are forgotten after a while, so the
+//! sum is told there, too: after so many of them, and each day.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use s2_coordinator::{
+    Error as CoordinatorError, Event, EventType, NewEvent, Position, Start, SwarmId, Timestamp, UtcDay,
+};
+use s2_governor::{Need, TrackRecords};
+
+use crate::blocked::ORGANISER;
+use crate::error::Error;
+use crate::help::RESCUES;
+use crate::help::RescueEvent;
+use crate::s2::S2;
+
+const SUMMED: EventType = EventType::from_static("rescue.summed");
+
+/// How many events are read at a time.
+const PAGE: usize = 500;
+
+/// Of how many sessions an event tells the sum.
+const SESSIONS: usize = 200;
+
+/// After how many outcomes the sum is told.
+const OUTCOMES: usize = 1_000;
+
+/// After how long it is.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// After how many half-lives an outcome is forgotten: then it weighs less than a thousandth.
+const HALF_LIVES: u64 = 10;
+
+/// Of what use help was until now.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    records: TrackRecords,
+    /// Up to where it was read.
+    read: Position,
+    /// Outcomes since the sum was told.
+    outcomes: usize,
+    /// When it was told.
+    told: Timestamp,
+}
+
+impl Records {
+    /// What is known now: what was found out since it was read last is added.
+    pub(crate) async fn catch_up(&mut self, s2: &S2) -> Result<&TrackRecords, Error> {
+        let mut news = Vec::new();
+        loop {
+            let page = match s2.bus().read(&RESCUES, Start::After(self.read), PAGE).await {
+                Err(CoordinatorError::NotRetained { oldest, .. }) => {
+                    self.read = Position::new(oldest.get().saturating_sub(1));
+                    continue;
+                }
+                page => page?,
+            };
+            let is_last = page.items.len() < PAGE;
+            self.read = page.next;
+            news.extend(page.items.iter().filter_map(told));
+            if is_last {
+                break;
+            }
+        }
+        self.add(news);
+        Ok(&self.records)
+    }
+
+    /// Adds what is new. A sum that was told stands for everything before it.
+    fn add(&mut self, news: Vec<(Arc<Event>, RescueEvent)>) {
+        let summed =
+            if self.outcomes == 0 && self.told == Timestamp::EPOCH { self.begin(&news) } else { Position::default() };
+        for (event, told) in news {
+            match told {
+                RescueEvent::Verified { helper, by, requires, outcome } if event.position > summed => {
+                    self.records.record(&helper, &Need::new(by, &requires), outcome, event.time);
+                    self.outcomes += 1;
+                }
+                RescueEvent::Summed { .. } => (self.outcomes, self.told) = (0, event.time),
+                _ => {}
+            }
+        }
+    }
+
+    /// Begins with the latest sum of which all parts are there. Answers up to where it goes.
+    fn begin(&mut self, news: &[(Arc<Event>, RescueEvent)]) -> Position {
+        let mut sums: BTreeMap<Position, (usize, usize, serde_json::Map<String, serde_json::Value>)> = BTreeMap::new();
+        for (_, told) in news {
+            let RescueEvent::Summed { through, part: (_, of), records } = told else { continue };
+            let (parts, all, sum) = sums.entry(*through).or_default();
+            (*parts, *all) = (*parts + 1, *of);
+            sum.extend(records.iter().map(|(session, record)| (session.to_string(), record.clone())));
+        }
+        let whole = sums.into_iter().rev().find(|(_, (parts, of, _))| parts >= of);
+        let read = whole.and_then(|(through, (_, _, sum))| Some((through, serde_json::from_value(sum.into()).ok()?)));
+        let Some((through, records)) = read else { return Position::default() };
+        self.records = records;
+        through
+    }
+
+    /// Tells the sum if it is time to. What is very old is forgotten.
+    pub(crate) async fn tell(&mut self, s2: &S2) -> Result<(), Error> {
+        let now = s2.clock().now();
+        if self.outcomes == 0 || self.outcomes < OUTCOMES && now.since(self.told) < DAY {
+            return Ok(());
+        }
+        let kept = HALF_LIVES * u64::from(s2.settings().help.half_life_days);
+        let oldest = now.as_micros().saturating_sub(kept * DAY.as_micros() as u64);
+        self.records.forget(UtcDay::of(Timestamp::from_micros(oldest)));
+        let stored = serde_json::to_value(&self.records).map_err(unstorable)?;
+        let all: BTreeMap<SwarmId, serde_json::Value> = serde_json::from_value(stored).map_err(unstorable)?;
+        let all: Vec<_> = all.into_iter().collect();
+        let of = all.len().div_ceil(SESSIONS);
+        for (nth, records) in all.chunks(SESSIONS).enumerate() {
+            let (through, records) = (self.read, records.iter().cloned().collect());
+            let told = RescueEvent::Summed { through, part: (nth, of), records };
+            let event = NewEvent::new(RESCUES, SUMMED, ORGANISER).with_json(&told)?;
+            let event = event.with_idempotency_key(format!("sum/{through}/{nth}").parse()?);
+            s2.bus().publish(&[event]).await?;
+        }
+        (self.outcomes, self.told) = (0, now);
+        Ok(())
+    }
+}
+
+fn told(event: &Arc<Event>) -> Option<(Arc<Event>, RescueEvent)> {
+    // What somebody else says here is none of ours.
+    Some((Arc::clone(event), event.json().ok()?))
+}
+
+fn unstorable(error: serde_json::Error) -> Error {
+    s2_coordinator::Error::Backend { retryable: false, source: error.into() }.into()
+}

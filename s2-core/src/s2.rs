@@ -1,0 +1,181 @@
+//! A fleet as one process sees it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use s2_coordinator::{Clock, EventBus, Inbox, Journal, Scheduler, SwarmId};
+use s2_governor::{BudgetLedger, Providers};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use crate::hooks::RescueHooks;
+use crate::settings::Settings;
+
+/// A fleet as one process sees it: everything that sessions share. Clones are the same one.
+///
+/// It is made by [`S2::in_memory`], `S2::redis`, or [`S2::builder`]. What it is made of can be used by itself.
+#[derive(Clone)]
+pub struct S2 {
+    pub(crate) parts: Arc<Parts>,
+}
+
+pub(crate) struct Parts {
+    pub(crate) scheduler: Arc<dyn Scheduler>,
+    pub(crate) bus: Arc<dyn EventBus>,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) inbox: Arc<dyn Inbox>,
+    pub(crate) ledger: Arc<dyn BudgetLedger>,
+    pub(crate) providers: Providers,
+    pub(crate) settings: Settings,
+    pub(crate) hooks: Arc<dyn RescueHooks>,
+    /// How far the process is on its way out.
+    pub(crate) stop: watch::Sender<Stop>,
+    /// What runs in the background until then.
+    pub(crate) running: Mutex<JoinSet<()>>,
+    /// Who can be called off its work.
+    pub(crate) recruits: Mutex<HashMap<SwarmId, Weak<dyn Recruit>>>,
+    /// Whether the background has begun.
+    begun: AtomicBool,
+    /// Help is needed: somebody should organise it.
+    pub(crate) needed: Notify,
+}
+
+/// How far a process is on its way out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stop {
+    /// It works.
+    #[default]
+    No,
+    /// It takes up nothing new.
+    Drain,
+    /// It hands back what it has.
+    Now,
+}
+
+/// A session of this process that can be called off its work.
+pub(crate) trait Recruit: Send + Sync {
+    /// Hands a task back, unless there is room for another.
+    fn call_off(&self);
+}
+
+/// What a fleet is made of in this process.
+pub(crate) struct Made {
+    pub(crate) scheduler: Arc<dyn Scheduler>,
+    pub(crate) bus: Arc<dyn EventBus>,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) inbox: Arc<dyn Inbox>,
+    pub(crate) ledger: Arc<dyn BudgetLedger>,
+    pub(crate) providers: Providers,
+}
+
+impl S2 {
+    pub(crate) fn new(made: Made, settings: Settings, hooks: Arc<dyn RescueHooks>) -> Self {
+        let Made { scheduler, bus, journal, inbox, ledger, providers } = made;
+        let (stop, running, recruits) = (watch::Sender::default(), Mutex::default(), Mutex::default());
+        let (begun, needed) = (AtomicBool::new(false), Notify::new());
+        let parts = Parts {
+            scheduler,
+            bus,
+            journal,
+            inbox,
+            ledger,
+            providers,
+            settings,
+            hooks,
+            stop,
+            running,
+            recruits,
+            begun,
+            needed,
+        };
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// Who does what, and when.
+    #[must_use]
+    pub fn scheduler(&self) -> &Arc<dyn Scheduler> {
+        &self.parts.scheduler
+    }
+
+    /// What sessions tell each other.
+    #[must_use]
+    pub fn bus(&self) -> &Arc<dyn EventBus> {
+        &self.parts.bus
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn journal(&self) -> &Arc<dyn Journal> {
+        &self.parts.journal
+    }
+
+    /// What waits for a person.
+    #[must_use]
+    pub fn inbox(&self) -> &Arc<dyn Inbox> {
+        &self.parts.inbox
+    }
+
+    /// What may be spent.
+    #[must_use]
+    pub fn ledger(&self) -> &Arc<dyn BudgetLedger> {
+        &self.parts.ledger
+    }
+
+    /// The providers that this process may ask.
+    #[must_use]
+    pub fn providers(&self) -> &Providers {
+        &self.parts.providers
+    }
+
+    /// What the host has set.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.parts.settings
+    }
+
+    /// The clock of the fleet.
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        self.parts.scheduler.clock()
+    }
+
+    /// Waits until the process is that far on its way out.
+    pub(crate) async fn stopped(&self, far: Stop) {
+        // The sender lives as long as this.
+        drop(self.parts.stop.subscribe().wait_for(|stop| *stop >= far).await);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.parts.stop.borrow() > Stop::No
+    }
+
+    /// Runs something in the background until the process leaves.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut running = self.running();
+        while running.try_join_next().is_some() {}
+        running.spawn(task);
+    }
+
+    pub(crate) fn running(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.parts.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nobody has asked this before.
+    pub(crate) fn begins(&self) -> bool {
+        !self.parts.begun.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn recruits(&self) -> MutexGuard<'_, HashMap<SwarmId, Weak<dyn Recruit>>> {
+        self.parts.recruits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for S2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Parts { scheduler, bus, ledger, settings, .. } = &*self.parts;
+        let mut debug = f.debug_struct("S2");
+        debug.field("scheduler", scheduler).field("bus", bus).field("ledger", ledger);
+        debug.field("settings", settings).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,288 @@
+//! A session: it claims tasks, one after the other or several at once, and does them.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use s2_coordinator::{Capabilities, Error as CoordinatorError, Held, Invalid, Profile, Session as Claimant, SwarmId};
+use s2_governor::BudgetLedgerExt;
+use serde::Serialize;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+use crate::context::Context;
+use crate::context::Work;
+use crate::error::Error;
+use crate::job::Job;
+use crate::rescue;
+use crate::s2::Recruit;
+use crate::s2::S2;
+use crate::s2::Stop;
+use crate::task_error::TaskError;
+
+/// How long a session waits before it tries again what the store could not do.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a halted session looks whether it may go on.
+const HALTED: Duration = Duration::from_secs(5);
+
+/// A session that is to enter the fleet. What is wrong with what was said comes up when it does.
+#[derive(Debug)]
+#[must_use = "a session does nothing until it runs or joins"]
+pub struct SessionBuilder {
+    s2: S2,
+    name: Result<SwarmId, Invalid>,
+    offers: Vec<String>,
+    concurrency: usize,
+}
+
+impl SessionBuilder {
+    pub(crate) fn new(s2: S2, name: Result<SwarmId, Invalid>) -> Self {
+        Self { s2, name, offers: Vec::new(), concurrency: 1 }
+    }
+
+    /// Adds what it can do, as paths such as `integration:sip`.
+    pub fn skills<P: AsRef<str>>(mut self, skills: impl IntoIterator<Item = P>) -> Self {
+        self.offers.extend(skills.into_iter().map(|skill| skill.as_ref().to_owned()));
+        self
+    }
+
+    /// Adds the tools that it masters: `rust` is the capability `tool:rust`.
+    pub fn tools<P: AsRef<str>>(mut self, tools: impl IntoIterator<Item = P>) -> Self {
+        self.offers.extend(tools.into_iter().map(|tool| format!("tool:{}", tool.as_ref())));
+        self
+    }
+
+    /// Sets how many tasks it has at once: 1 unless set. Tasks that are blocked do not count.
+    pub fn concurrency(mut self, tasks: usize) -> Self {
+        self.concurrency = tasks;
+        self
+    }
+
+    /// Enters the fleet, for a host with a loop of its own: it asks for [`Session::next`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for a name or a capability; [`Error::ShuttingDown`]; `S2_NO_RUNTIME`; as
+    /// [`Scheduler::enter`](s2_coordinator::Scheduler::enter).
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    pub async fn join(self) -> Result<Session, Error> {
+        let Self { s2, name, offers, concurrency } = self;
+        if s2.is_stopping() {
+            return Err(Error::ShuttingDown);
+        }
+        tokio::runtime::Handle::try_current().map_err(|_| CoordinatorError::NoRuntime)?;
+        if !(1..=Semaphore::MAX_PERMITS).contains(&concurrency) {
+            return Err(Invalid::new("concurrency", &concurrency.to_string(), "must not be zero").into());
+        }
+        let profile = Profile::new(name?).with_capabilities(Capabilities::new(&offers)?);
+        let claimant = Claimant::enter(Arc::clone(s2.scheduler()), &profile).await?;
+        rescue::begin(&s2);
+        let places = Arc::new(Semaphore::new(concurrency));
+        let member = Arc::new(Member { s2, name: profile.session, claimant, places, jobs: Mutex::default() });
+        let recruit: Arc<dyn Recruit> = Arc::<Member>::clone(&member);
+        member.s2.recruits().insert(member.name.clone(), Arc::downgrade(&recruit));
+        Ok(Session { member })
+    }
+
+    /// Enters the fleet, and handles tasks in the background until the process leaves, the session does, or a newer one of its
+    /// name takes its place.
+    ///
+    /// A handler is dropped when its claim is lost; a panic fails the attempt. While an account on the way up is halted, nothing is
+    /// claimed.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use s2_coordinator::{NewTask, Scheduler, SchedulerExt, SwarmId, TaskKind};
+    /// use s2_core::{Context, S2};
+    ///
+    /// let s2 = S2::in_memory();
+    /// let ndi = s2.session("telephony/ndi").skills(["integration:sip"]).tools(["rust"]).concurrency(2);
+    /// ndi.run(async |cx: Context| Ok(cx.task().json::<String>()?.len())).await?;
+    ///
+    /// let task = NewTask::new(TaskKind::new("measure")?, SwarmId::new("host")?).with_json("src/invite.rs")?;
+    /// let id = s2.scheduler().submit_one(&task).await?.id;
+    /// assert_eq!(s2.scheduler().wait(id).await?.result().expect("done").json::<usize>()?, 13);
+    /// s2.shutdown(std::time::Duration::from_secs(1)).await;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`SessionBuilder::join`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`SessionBuilder::join`].
+    pub async fn run<T, F, H>(self, handler: H) -> Result<Session, Error>
+    where
+        T: Serialize + Send + 'static,
+        F: Future<Output = Result<T, TaskError>> + Send + 'static,
+        H: Fn(Context) -> F + Send + Sync + 'static,
+    {
+        let s2 = self.s2.clone();
+        let session = self.join().await?;
+        s2.spawn(serve(Arc::clone(&session.member), handler));
+        Ok(session)
+    }
+}
+
+/// A session of this process. Clones are the same one. It is in the fleet until it leaves, or the process does; one that was joined and
+/// not run leaves when the last clone, and the last job that it has, is dropped.
+#[derive(Clone, Debug)]
+pub struct Session {
+    member: Arc<Member>,
+}
+
+struct Member {
+    s2: S2,
+    name: SwarmId,
+    claimant: Claimant,
+    places: Arc<Semaphore>,
+    /// What it has in hand, the newest last, and how to tell it to give way.
+    jobs: Mutex<Vec<(Weak<Work>, Arc<Notify>)>>,
+}
+
+impl Session {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &SwarmId {
+        &self.member.name
+    }
+
+    /// Waits for the next task: until there is a place for it, no account on the way up is halted, and there is something to
+    /// do. `None` when the session has left, or the process does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scheduler::claim`](s2_coordinator::Scheduler::claim).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropped before it is ready, it has claimed nothing.
+    pub async fn next(&self) -> Result<Option<Job>, Error> {
+        tokio::select! {
+            biased;
+            () = self.member.s2.stopped(Stop::Drain) => Ok(None),
+            job = self.member.next() => job,
+        }
+    }
+
+    /// Leaves the fleet. What it has in hand may be ended all the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scheduler::leave`](s2_coordinator::Scheduler::leave).
+    ///
+    /// # Cancel safety
+    ///
+    /// Repeating it completes it.
+    pub async fn leave(&self) -> Result<(), Error> {
+        Ok(self.member.claimant.leave().await?)
+    }
+}
+
+impl Member {
+    async fn next(&self) -> Result<Option<Job>, Error> {
+        // Places are never closed.
+        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return Ok(None) };
+        loop {
+            self.not_halted().await?;
+            let asked = self.s2.clock().now();
+            let Some(held) = self.claimant.claim().await? else { return Ok(None) };
+            // Much may have been spent while it waited.
+            if self.s2.clock().now().since(asked) < PAUSE || !self.is_halted().await? {
+                return Ok(Some(self.job(held, place)));
+            }
+            held.refuse("the account of the session is halted", None).await.map_err(CoordinatorError::from)?;
+        }
+    }
+
+    async fn is_halted(&self) -> Result<bool, Error> {
+        Ok(self.s2.ledger().halted(&self.name).await?.is_some())
+    }
+
+    async fn not_halted(&self) -> Result<(), Error> {
+        while self.is_halted().await? {
+            let clock = self.s2.clock();
+            clock.sleep_until(clock.now() + HALTED).await;
+        }
+        Ok(())
+    }
+
+    fn job(&self, held: Held, place: OwnedSemaphorePermit) -> Job {
+        let work = Arc::new(Work::new(self.s2.clone(), self.name.clone(), held, Some(place)));
+        let give_way = Arc::new(Notify::new());
+        let mut jobs = self.jobs();
+        jobs.retain(|(work, _)| work.strong_count() > 0);
+        jobs.push((Arc::downgrade(&work), Arc::clone(&give_way)));
+        Job::new(Context { work }, give_way)
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Vec<(Weak<Work>, Arc<Notify>)>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recruit for Member {
+    fn call_off(&self) {
+        if self.places.available_permits() > 0 {
+            return;
+        }
+        let jobs = self.jobs();
+        let newest = jobs.iter().rev().find(|(work, _)| work.upgrade().is_some_and(|work| work.has_place()));
+        newest.into_iter().for_each(|(_, give_way)| give_way.notify_one());
+    }
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("claimant", &self.claimant).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut recruits = self.s2.recruits();
+        // A newer one of its name may have taken its place.
+        if recruits.get(&self.name).is_some_and(|known| known.strong_count() == 0) {
+            recruits.remove(&self.name);
+        }
+    }
+}
+
+/// Handles tasks until the process leaves.
+async fn serve<T, F, H>(member: Arc<Member>, handler: H)
+where
+    T: Serialize + Send + 'static,
+    F: Future<Output = Result<T, TaskError>> + Send + 'static,
+    H: Fn(Context) -> F + Send + Sync + 'static,
+{
+    let session = Session { member };
+    let mut jobs = JoinSet::new();
+    loop {
+        match session.next().await {
+            Ok(Some(job)) => {
+                while jobs.try_join_next().is_some() {}
+                let handled = handler(Context::clone(&job));
+                jobs.spawn(job.run(handled));
+            }
+            Ok(None) => break,
+            Err(Error::Coordinator(error @ (CoordinatorError::StaleSession { .. } | CoordinatorError::Closed))) => {
+                tracing::warn!(session = %session.name(), %error, "the session ends");
+                break;
+            }
+            Err(error) => {
+                tracing::warn!(session = %session.name(), %error, "no task could be claimed; trying again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+    while jobs.join_next().await.is_some() {}
+    if let Err(error) = session.leave().await {
+        tracing::warn!(session = %session.name(), %error, "the session could not leave; it will be missed");
+    }
+}
