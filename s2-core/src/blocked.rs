@@ -86,16 +86,16 @@ impl Context {
         work.make_room();
         work.s2.parts.needed.notify_one();
         let help: Vec<TaskId> = blocked.help().iter().map(|submitted| submitted.id).collect();
-        let held = blocked.resume().await?;
-        let preempted = held.preempted.is_some();
-        let rescued = self.rescued(&held).await;
-        work.put(held);
-        if preempted && gangs_up {
-            // Nobody waits for it any more.
+        let resumed = blocked.resume().await;
+        if gangs_up {
+            // Whatever still goes on is waited for by nobody: the task goes on without it, or does not go on at all.
             for rescue in help {
                 call_off(&work.s2, rescue, "the blocked task goes on without help").await;
             }
         }
+        let held = resumed?;
+        let rescued = self.rescued(&held).await;
+        work.put(held);
         rescued
     }
 
@@ -211,9 +211,12 @@ async fn answers(s2: &S2, id: TaskId, given: &mut Vec<Given>) -> Result<(), Erro
     Ok(())
 }
 
-/// Cancels what was organised and all who were asked: as far as it works. What is left ends at its deadline.
-pub(crate) async fn call_off(s2: &S2, rescue: TaskId, why: &'static str) {
+/// Cancels what was organised and all who were asked, unless it is over: as far as it works. What is left ends at its deadline.
+async fn call_off(s2: &S2, rescue: TaskId, why: &'static str) {
     let scheduler: &Arc<dyn Scheduler> = s2.scheduler();
+    if let Ok(Some(_)) = scheduler.outcome(rescue).await {
+        return;
+    }
     let mut all = vec![rescue];
     if let Ok(page) = scheduler.list(&Tasks::all().with_parent(rescue)).await {
         all.extend(page.items.iter().filter(|status| !status.state.is_finished()).map(|status| status.task.id));

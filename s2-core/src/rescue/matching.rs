@@ -1,10 +1,10 @@
 //! Who is asked to help.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use s2_coordinator::{Error as CoordinatorError, SchedulerExt, SwarmId, TaskId, TaskState, Text, Timestamp, WaitGraph};
-use s2_governor::{Assessment, Candidate, Matcher, Need, TrackRecords};
+use s2_governor::{Assessment, Candidate, Matcher, Need, Passed, Selection, TrackRecords};
 
 use crate::error::Error;
 use crate::help::Rescue;
@@ -22,7 +22,7 @@ const TOLD: usize = 50;
 /// Who is asked for one rescue, and who is not.
 #[derive(Debug, Default)]
 pub(super) struct Chosen {
-    /// Who, why, what it offers, and whether it works and must be called off.
+    /// Who, and why.
     pub(super) helpers: Vec<(Candidate, Text)>,
     /// Who is not, and why.
     pub(super) others: Vec<(SwarmId, Text)>,
@@ -86,10 +86,10 @@ pub(crate) async fn assess(s2: &S2, rescue: &Rescue) -> Result<Vec<(SwarmId, Tex
     let matcher = matcher(s2, records, now);
     let mut all: Vec<_> = sighted.candidates.iter().map(|candidate| matcher.assess(&need, candidate)).collect();
     all.sort_by_key(|assessment| std::cmp::Reverse(assessment.score.total));
-    Ok(all.iter().map(|assessment| (assessment.candidate.session.clone(), told(assessment))).collect())
+    Ok(all.iter().map(|assessment| (assessment.candidate.session.clone(), assessment.to_string().into())).collect())
 }
 
-/// Those who were asked by nobody yet are shared out together; whoever needs somebody else after a refusal chooses then.
+/// Those whom nobody was asked to help yet are looked at together; whoever needs somebody else after a refusal comes after them.
 fn choose_among(
     matcher: &Matcher<'_>,
     needs: &[Need],
@@ -97,53 +97,46 @@ fn choose_among(
     candidates: &[Candidate],
     most: usize,
 ) -> Result<HashMap<TaskId, Chosen>, Error> {
-    let (mut chosen, mut taken): (HashMap<TaskId, Chosen>, Vec<&SwarmId>) = Default::default();
+    let mut helpers: Vec<Vec<(Candidate, Text)>> = vec![Vec::new(); open.len()];
     let fresh: Vec<usize> = (0..open.len()).filter(|nth| open[*nth].parts.is_empty()).collect();
     let first: Vec<Need> = fresh.iter().map(|nth| needs[*nth].clone()).collect();
-    for (nth, helpers) in fresh.iter().zip(matcher.assign(&first, candidates)?) {
-        let helpers: Vec<_> = helpers.iter().map(|helper| (helper.candidate.clone(), told(helper))).collect();
-        taken.extend(helpers.iter().filter_map(|(helper, _)| named(candidates, &helper.session)));
-        chosen.entry(open[*nth].id()).or_default().helpers = helpers;
+    for (nth, assigned) in fresh.into_iter().zip(matcher.assign(&first, candidates)?) {
+        helpers[nth] = assigned.iter().map(asked).collect();
     }
-    for (nth, open) in open.iter().enumerate().filter(|(_, open)| !open.parts.is_empty()) {
-        let free = |candidate: &&Candidate| !taken.contains(&&candidate.session) && !open.was_asked(&candidate.session);
-        let left: Vec<Candidate> = candidates.iter().filter(free).cloned().collect();
+    for nth in (0..open.len()).filter(|nth| !open[*nth].parts.is_empty()) {
+        let taken: HashSet<&SwarmId> = helpers.iter().flatten().map(|(helper, _)| &helper.session).collect();
+        let may =
+            |candidate: &&Candidate| !taken.contains(&candidate.session) && !open[nth].was_asked(&candidate.session);
+        let left: Vec<Candidate> = candidates.iter().filter(may).cloned().collect();
         let selection = matcher.choose(&needs[nth], &left);
-        let helpers: Vec<_> = selection
-            .helpers
-            .iter()
-            .take(open.places(most))
-            .map(|helper| (helper.candidate.clone(), told(helper)))
-            .collect();
-        taken.extend(helpers.iter().filter_map(|(helper, _)| named(candidates, &helper.session)));
-        chosen.entry(open.id()).or_default().helpers = helpers;
+        helpers[nth] = selection.helpers.iter().take(open[nth].places(most)).map(asked).collect();
     }
-    for (nth, open) in open.iter().enumerate() {
-        let of = chosen.entry(open.id()).or_default();
-        let helps = |session: &SwarmId| of.helpers.iter().any(|(helper, _)| helper.session == *session);
-        let others = matcher.choose(&needs[nth], candidates);
-        let not_helping = others.helpers.iter().map(|other| (other, elsewhere(open, other)));
-        let passed = others.others.iter().map(|(other, why)| (other, why.to_string()));
-        let told = not_helping.chain(passed).filter(|(other, _)| !helps(&other.candidate.session));
-        of.others = told
-            .map(|(other, why)| (other.candidate.session.clone(), format!("{other}; {why}").into()))
-            .take(TOLD)
-            .collect();
-    }
-    Ok(chosen)
+    let chosen = open.iter().zip(needs).zip(helpers).map(|((open, need), helpers)| {
+        let others = others(&matcher.choose(need, candidates), open, &helpers);
+        (open.id(), Chosen { helpers, others })
+    });
+    Ok(chosen.collect())
 }
 
-fn named<'a>(candidates: &'a [Candidate], session: &SwarmId) -> Option<&'a SwarmId> {
-    candidates.iter().map(|candidate| &candidate.session).find(|name| *name == session)
+/// Who is asked, and why.
+fn asked(assessment: &Assessment<'_>) -> (Candidate, Text) {
+    (assessment.candidate.clone(), assessment.to_string().into())
 }
 
-fn told(assessment: &Assessment<'_>) -> Text {
-    assessment.to_string().into()
-}
-
-/// Why somebody who fits does not help.
-fn elsewhere(open: &Open, other: &Assessment<'_>) -> String {
-    if open.was_asked(&other.candidate.session) { "was asked before" } else { "helps somebody else" }.to_owned()
+/// Who is not asked, and why not.
+fn others(selection: &Selection<'_>, open: &Open, helpers: &[(Candidate, Text)]) -> Vec<(SwarmId, Text)> {
+    let suitable = selection.helpers.iter().map(|other| {
+        let why = if open.was_asked(&other.candidate.session) { "was asked before" } else { "helps somebody else" };
+        (other, format!("{other}; {why}"))
+    });
+    let passed = selection.others.iter().map(|(other, why)| match why {
+        // It says so itself.
+        Passed::Excluded(_) => (other, other.to_string()),
+        why => (other, format!("{other}; {why}")),
+    });
+    let helps = |session: &SwarmId| helpers.iter().any(|(helper, _)| helper.session == *session);
+    let told = suitable.chain(passed).filter(|(other, _)| !helps(&other.candidate.session));
+    told.map(|(other, why)| (other.candidate.session.clone(), why.into())).take(TOLD).collect()
 }
 
 /// How many tasks wait for each of these, directly or not. It is asked only where it decides something.
@@ -168,7 +161,7 @@ fn waiters(graph: &WaitGraph, task: TaskId) -> u64 {
     for waiter in graph.iter() {
         waiter.on.iter().for_each(|for_| on.entry(*for_).or_default().push(waiter.task));
     }
-    let (mut next, mut seen) = (vec![task], std::collections::HashSet::from([task]));
+    let (mut next, mut seen) = (vec![task], HashSet::from([task]));
     while let Some(task) = next.pop() {
         next.extend(on.get(&task).into_iter().flatten().filter(|waiter| seen.insert(**waiter)));
     }

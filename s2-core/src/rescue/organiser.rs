@@ -276,7 +276,24 @@ impl Organiser {
         self.s2.settings().rescue_policy.max_rescuers_per_blocker
     }
 
+    /// Calls off those that are looked at again, and that nobody waits for any more.
+    async fn call_off_deserted(&mut self) -> Result<(), Error> {
+        let looked_at = self.open.values().filter(|open| open.looks && open.escalated);
+        let (blocked, mut deserted): (Vec<TaskId>, Vec<TaskId>) =
+            looked_at.map(|open| (open.rescue.blocked, open.id())).unzip();
+        for batch in blocked.chunks(BATCH) {
+            let waiters = self.s2.scheduler().waits(batch).await?;
+            deserted.retain(|rescue| !waiters.iter().any(|waiter| waiter.on.contains(rescue)));
+        }
+        for rescue in deserted {
+            _ = self.s2.scheduler().cancel(rescue, "nobody waits for it any more".into()).await?;
+            self.lost(rescue).await;
+        }
+        Ok(())
+    }
+
     async fn look_for_helpers(&mut self) -> Result<(), Error> {
+        self.call_off_deserted().await?;
         let most = self.most();
         let looking: Vec<&Open> = {
             let mut looking: Vec<_> = self.open.values().filter(|open| open.looks && open.places(most) > 0).collect();
@@ -362,7 +379,9 @@ impl Organiser {
             chosen.helpers.iter().map(|(helper, because)| (helper.session.clone(), because.clone())).collect();
         let (blocked, by, others) = (open.rescue.blocked, open.rescue.by.clone(), chosen.others.clone());
         let told = RescueEvent::Matched { blocked, by, rescue: id, helpers, others };
-        self.tell(MATCHED, &told, &format!("matched/{id}/{nth}/{}", open.held.lease.token)).await
+        // Each time that somebody is asked, and once for each organiser that nobody is to be asked.
+        let whom = if chosen.helpers.is_empty() { "nobody" } else { "somebody" };
+        self.tell(MATCHED, &told, &format!("matched/{id}/{nth}/{whom}/{}", open.held.lease.token)).await
     }
 
     async fn tell(&self, what: EventType, told: &RescueEvent, key: &str) -> Result<(), Error> {
