@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use s2_coordinator::{
     Capabilities, Clock, Completion, Error as CoordinatorError, EventBusExt, EventType, Held, Loss, NewEscalation,
@@ -78,10 +78,11 @@ async fn call_off_recruits(s2: S2) {
 
 /// Organises help whenever nobody else does.
 async fn stand_by(s2: S2) {
+    let mut idle = None;
     loop {
         let ended = tokio::select! {
             () = s2.stopped(Stop::Drain) => return,
-            ended = organise_if_needed(&s2) => ended,
+            ended = organise_if_needed(&s2, &mut idle) => ended,
         };
         if let Err(error) = ended {
             tracing::warn!(%error, "help could not be organised; trying again");
@@ -94,13 +95,22 @@ async fn stand_by(s2: S2) {
     }
 }
 
-async fn organise_if_needed(s2: &S2) -> Result<(), Error> {
+/// Organises unless somebody else does. Who has left work undone since the last look is not believed to: it is taken for `idle`, and
+/// superseded.
+async fn organise_if_needed(s2: &S2, idle: &mut Option<(u64, Instant)>) -> Result<(), Error> {
     // The one before it by name: nothing is between them.
     let before = SwarmId::from_static("s2/organise");
     let next = s2.scheduler().sessions(Some(&before), 1).await?;
-    if next.iter().any(|info| info.incarnation.session == ORGANISER) {
-        return Ok(());
+    if let Some(info) = next.iter().find(|info| info.incarnation.session == ORGANISER) {
+        let number = info.incarnation.number;
+        let since = idle.filter(|(known, _)| *known == number).map_or_else(Instant::now, |(_, since)| since);
+        *idle = (info.queued > 0).then_some((number, since));
+        if info.queued == 0 || since.elapsed() < STAND_BY {
+            return Ok(());
+        }
+        tracing::warn!(organiser = number, "whoever organises help does not; this process takes over");
     }
+    *idle = None;
     let profile = Profile::new(ORGANISER).with_capabilities(Capabilities::new([ORGANISE])?);
     let session = Session::enter(Arc::clone(s2.scheduler()), &profile).await?;
     let ended = Organiser::new(s2.clone()).serve(&session).await;
