@@ -15,8 +15,9 @@ const SEED: u64 = 1;
 
 /// A store whose clock stands still until it is moved.
 pub(super) fn store(mut config: Config, start: Timestamp) -> Result<(MemoryStore, Arc<ManualClock>), Failure> {
-    // The run is checked by the journal, so all of it is kept.
+    // The run is checked by the journal, so all of it is kept; and a run may take weeks.
     config.journal = Retention { bytes: u64::MAX, age: None };
+    config.finished = config.journal;
     let clock = Arc::new(ManualClock::new(start));
     let builder = MemoryStore::builder().with_config(config).with_seed(SEED);
     Ok((builder.with_clock(Arc::clone(&clock)).build()?, clock))
@@ -102,5 +103,10 @@ impl<T> Agenda<T> {
 
     pub(super) fn next(&mut self) -> Option<(Timestamp, T)> {
         self.events.pop_first().map(|((at, _), event)| (at, event))
+    }
+
+    /// Whether that is all that happens at this moment.
+    pub(super) fn is_over(&self, moment: Timestamp) -> bool {
+        self.events.first_key_value().is_none_or(|((at, _), _)| *at > moment)
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use s2_coordinator::{
-    Backoff, Capabilities, Capability, Config, Lease, Leases, NewTask, Profile, Scheduler, SwarmId, TaskId, TaskKind,
-    TaskState, Timestamp, Token,
+    Capabilities, Capability, Config, Lease, Leases, NewTask, Profile, Scheduler, SwarmId, TaskId, TaskKind, TaskState,
+    Timestamp, Token,
 };
 use s2_governor::{TrackRecords, Waste};
 
@@ -22,7 +22,6 @@ pub(super) const DISPATCHER: SwarmId = SwarmId::from_static("dispatcher");
 const RENEW: Duration = Duration::from_secs(20);
 /// How often those that came to something are taken to have reported.
 const REPORT: Duration = Duration::from_secs(15 * 60);
-pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// An attempt that is being replayed.
 #[derive(Debug)]
@@ -61,7 +60,6 @@ pub(super) enum Event {
     RunsOut(Token),
     /// The worker has nothing any more that the record knows of.
     Returns(Token),
-    Looks,
 }
 
 #[derive(Debug)]
@@ -110,7 +108,6 @@ fn config(change: Change) -> Config {
     if change == Change::AsRecorded {
         config.lease = config.limits.lease;
     }
-    config.backoff = Backoff { base: LOOK_AGAIN, max: LOOK_AGAIN };
     config.attempts = config.limits.attempts;
     (config.steal_above, config.longest_wait, config.flatline) = (usize::MAX, Duration::MAX, Duration::MAX);
     config
@@ -170,9 +167,8 @@ impl<'a> History<'a> {
                 Event::Ends(token) => self.end(token).await?,
                 Event::RunsOut(token) => self.run_out(token).await?,
                 Event::Returns(token) => self.set_free(token),
-                Event::Looks => {}
             }
-            if self.change > Change::AsRecorded {
+            if self.change > Change::AsRecorded && self.agenda.is_over(self.fleet.now()) {
                 self.dispatch().await?;
             }
             bar.at(self.states.iter().filter(|state| state.done).count(), self.states.len());
@@ -242,7 +238,7 @@ impl<'a> History<'a> {
         let alive = if running.attempt.closed { running.attempt.held } else { running.attempt.alive };
         let (now, last) = (self.fleet.now(), running.since + alive);
         if self.fleet.scheduler.renew(&[running.lease]).await?.swap_remove(0).is_err() {
-            return self.lose(token).await;
+            return self.come_to_nothing(token).await;
         }
         if now < last {
             self.agenda.add((now + RENEW).min(last), Event::Renews(token));
@@ -256,7 +252,7 @@ impl<'a> History<'a> {
         let Some(running) = self.running.get(&token) else { return Ok(()) };
         let (now, closed) = (self.fleet.now(), running.attempt.closed);
         if self.fleet.scheduler.progress(&running.lease).await.is_err() {
-            return self.lose(token).await;
+            return self.come_to_nothing(token).await;
         }
         let (after, event) = match closed {
             true => (REPORT, Event::Reports(token)),
@@ -272,6 +268,6 @@ impl<'a> History<'a> {
         let status = self.fleet.scheduler.task(running.lease.task).await?;
         let has_it = status.session.as_ref() == Some(&self.workers[running.worker].member.name)
             && status.state == TaskState::Claimed;
-        if has_it { Ok(()) } else { self.lose(token).await }
+        if has_it { Ok(()) } else { self.come_to_nothing(token).await }
     }
 }

@@ -127,9 +127,10 @@ impl Graph {
             return Err(format!("priority {}: expected 0 to 4", line.priority));
         }
         let key = IdempotencyKey::new(line.id.as_str()).map_err(|error| error.to_string())?;
-        if self.nth.insert(line.id.clone(), self.lines.len()).is_some() {
+        if self.nth.contains_key(&line.id) {
             return Err(format!("{} was there before", line.id));
         }
+        self.nth.insert(line.id.clone(), self.lines.len());
         self.keys.push(key);
         self.lines.push(line);
         Ok(())

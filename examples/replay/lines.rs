@@ -31,7 +31,10 @@ pub(super) fn read_lines<T: DeserializeOwned>(
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let read = serde_json::from_slice(line).map_err(|error| error.to_string());
+        // The parser counts lines, too; to it each is the first.
+        let wrong =
+            |error: serde_json::Error| error.to_string().split(" at line 1 ").next().unwrap_or_default().to_owned();
+        let read = serde_json::from_slice(line).map_err(wrong);
         if let Err(why) = read.and_then(&mut accept) {
             bad.push(BadLine { line: nth + 1, why });
         }

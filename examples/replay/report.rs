@@ -15,6 +15,22 @@ use crate::replay::tries::{AllTries, PRICE_OF_A_TRY};
 /// So many bad lines are named; of the others only the number is told.
 const BAD_LINES: usize = 5;
 
+const GRAPH_LEGEND: &str = "\
+blocked   how long issues with which somebody was stuck waited until somebody went on, together
+double    tasks that two sessions had at a time, or that were done twice
+in vain   what was paid for help that was of no use and for work that was begun anew; waste is its share of help, without
+          blockers that only the lead could solve
+solved    without the lead; to lead: what it was given; claims: of issues
+
+Each run was checked by its journal and its accounts: nothing was begun before what it waits for was over, each issue was
+done once, and no account was overrun.
+";
+
+const HISTORY_LEGEND: &str = "\
+held so      by attempts that came to nothing; lay about: between two attempts
+till closed  from the first attempt to the end, all items together
+";
+
 /// Hours, to a hundredth.
 pub(super) fn hours(time: Duration) -> f64 {
     (time.as_secs_f64() / 36.0).round() / 100.0
@@ -93,7 +109,7 @@ fn write_bad(f: &mut fmt::Formatter<'_>, bad: &[BadLine]) -> fmt::Result {
     if bad.is_empty() {
         return Ok(());
     }
-    writeln!(f, "{} bad lines are left out:", bad.len())?;
+    writeln!(f, "bad lines, which are left out: {}", bad.len())?;
     for BadLine { line, why } in bad.iter().take(BAD_LINES) {
         writeln!(f, "  line {line}: {why}")?;
     }
@@ -109,7 +125,11 @@ fn write_graph(f: &mut fmt::Formatter<'_>, graph: &GraphRun) -> fmt::Result {
     )?;
     writeln!(f, "{} parts, {} deleted", read.parts, read.tombstones)?;
     if read.unknown + read.rings > 0 {
-        writeln!(f, "{} edges lead out of the export, {} were dropped to open rings", read.unknown, read.rings)?;
+        writeln!(
+            f,
+            "edges that lead out of the export: {}; that were dropped to open rings: {}",
+            read.unknown, read.rings
+        )?;
     }
     write_bad(f, &read.bad)?;
     writeln!(f, "{} sessions and a lead, in the same world (seed {}):\n", graph.sessions, graph.seed)?;
@@ -123,11 +143,7 @@ fn write_graph(f: &mut fmt::Formatter<'_>, graph: &GraphRun) -> fmt::Result {
         write!(f, "{:>10}{:>10}{:>10}", dollars(run.money), dollars(run.in_vain), share(run.waste_percent))?;
         writeln!(f, "{:>10}{:>10}{:>10}{:>10}", run.done, run.solved, run.escalated, run.attempts)?;
     }
-    writeln!(
-        f,
-        "\nEach run is checked by its journal and its accounts: nothing was begun before what it waits for was over, each issue was"
-    )?;
-    writeln!(f, "done once, no account was overrun.\n")
+    write!(f, "\n{GRAPH_LEGEND}\n")
 }
 
 fn write_tries(f: &mut fmt::Formatter<'_>, read: &OutcomesRead, tries: &AllTries) -> fmt::Result {
@@ -165,9 +181,6 @@ fn write_history(f: &mut fmt::Formatter<'_>, history: &HistoryRun) -> fmt::Resul
         write!(f, "{:>10.1} h{:>10.1} h{:>10.1} h", run.in_vain_h, run.waiting_h, run.until_closed_h)?;
         writeln!(f, "{:>12}{:>12}", run.closed, share(run.waste_percent))?;
     }
-    writeln!(
-        f,
-        "\n{} closed attempts must have reported progress, or the deadline would have stopped them.\n",
-        history.must_report
-    )
+    let must = "closed attempts that had to report more than is recorded, or the deadline would have stopped them";
+    writeln!(f, "\n{HISTORY_LEGEND}{must}: {}\n", history.must_report)
 }

@@ -3,13 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use s2_coordinator::{Blocker, Completion, Ending, NewTask, Retry, Scheduler, SwarmId, TaskId, TaskKind, Token};
+use s2_coordinator::{
+    Blocker, Completion, Ending, Error as S2Error, Leases, NewTask, Retry, Scheduler, SwarmId, TaskId, TaskKind, Token,
+};
 use s2_governor::{BasisPoints, Candidate, Help, Matcher, NanoUsd, Need, RescuePolicy};
 
 use crate::replay::Failure;
 use crate::replay::change::{Change, ChangeRun};
 use crate::replay::check::Claims;
-use crate::replay::history::{DISPATCHER, Event, History, LOOK_AGAIN, Running, offers};
+use crate::replay::history::{DISPATCHER, Event, History, Running, offers};
 use crate::replay::report::{hours, percent};
 use crate::replay::tries::verified;
 
@@ -29,14 +31,12 @@ impl History<'_> {
         // Somebody resets it. Nobody tries to help a second time in the same way.
         let give_up = Ending::Fail { reason: "reset".into(), retry: Retry::Never };
         let ending = if running.is_help { give_up } else { Ending::Release };
-        let ended = self.fleet.end(running.lease, ending).await;
-        if ended.is_err() { self.lose(token).await } else { self.come_to_nothing(token).await }
-    }
-
-    /// The scheduler has ended the claim.
-    pub(super) async fn lose(&mut self, token: Token) -> Result<(), Failure> {
-        self.agenda.add(self.fleet.now() + LOOK_AGAIN, Event::Looks);
-        self.come_to_nothing(token).await
+        let ended = self.fleet.scheduler.end(vec![(running.lease, ending)], None).await?.ended.swap_remove(0);
+        // The scheduler may have ended it at this very moment.
+        match ended {
+            Ok(_) | Err(S2Error::StaleLease { .. }) => self.come_to_nothing(token).await,
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(super) fn set_free(&mut self, token: Token) {
@@ -68,7 +68,8 @@ impl History<'_> {
         Ok(())
     }
 
-    async fn come_to_nothing(&mut self, token: Token) -> Result<(), Failure> {
+    /// It was reset, or the scheduler has ended the claim.
+    pub(super) async fn come_to_nothing(&mut self, token: Token) -> Result<(), Failure> {
         let now = self.fleet.now();
         let (running, _) = self.conclude_attempt(token, false)?;
         let (chain, worker) = (running.chain, running.worker);

@@ -6,9 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use s2_coordinator::{
-    Backoff, Config, Lease, NewTask, Profile, Scheduler, SwarmId, TaskId, TaskKind, Timestamp, Token, UtcDay,
-};
+use s2_coordinator::{Config, Lease, NewTask, Profile, Scheduler, SwarmId, TaskId, TaskKind, Timestamp, Token, UtcDay};
 use s2_governor::{
     BudgetLedger, LedgerSettings, Limit, MemoryLedger, NanoUsd, RescuePolicy, Reservation, TrackRecords, Waste,
 };
@@ -25,7 +23,6 @@ const HOST: SwarmId = SwarmId::from_static("host");
 /// How long a session that is alive has what it claimed. It is long, so that there are not too many events: what ends the
 /// claim of a session that is stuck is that it reports no progress.
 const LEASE: Duration = Duration::from_secs(60 * 60);
-pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a session is working on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,8 +126,6 @@ pub(super) struct Sim<'a> {
 fn config(issues: &Issues, world: &World) -> Config {
     let mut config = Config::default();
     config.lease = LEASE;
-    // A retry is there after a second, so that it is known when to look.
-    config.backoff = Backoff { base: LOOK_AGAIN, max: LOOK_AGAIN };
     config.attempts = config.limits.attempts;
     // The lead's queue is the lead's, and who waits for help has nothing to go on with.
     (config.steal_above, config.longest_wait) = (usize::MAX, Duration::MAX);
@@ -220,7 +215,9 @@ impl<'a> Sim<'a> {
                 // What was cancelled meanwhile neither reports nor ends.
                 Event::Ends(..) | Event::Reports(..) | Event::Looks => {}
             }
-            self.dispatch().await?;
+            if self.agenda.is_over(self.fleet.now()) {
+                self.dispatch().await?;
+            }
             bar.at(self.tally.done, self.states.len());
         }
         match self.states.len() - self.tally.done {

@@ -120,7 +120,6 @@ fn rank_all(outcomes: &Outcomes, bar: &mut Bar) -> Result<Vec<Vec<usize>>, Failu
 async fn ask(outcomes: &Outcomes, ranked: &[Vec<usize>], at_most: usize) -> Result<Tries, Failure> {
     let store = crate::replay::fleet::store(s2_coordinator::Config::default(), START)?.0;
     let ledger = MemoryLedger::new(&store);
-    ledger.set_limit(&SwarmId::new("models")?, Limit::Unlimited).await?;
     for session in &outcomes.sessions {
         ledger.set_limit(session, Limit::Unlimited).await?;
     }

@@ -7,7 +7,7 @@ use s2_governor::{BudgetLedger, NanoUsd, Need, Reserve, Reserved};
 
 use crate::replay::Failure;
 use crate::replay::policy::Policy;
-use crate::replay::sim::{End, Event, Item, LOOK_AGAIN, Sim, Work, Worker};
+use crate::replay::sim::{End, Event, Item, Sim, Work, Worker};
 use crate::replay::tries::verified;
 
 /// How often a session that gets on says so.
@@ -123,7 +123,6 @@ impl Sim<'_> {
         }
         self.tally.in_vain = self.tally.in_vain.saturating_add(cost);
         self.states[nth].lost += 1;
-        self.agenda.add(self.fleet.now() + LOOK_AGAIN, Event::Looks);
         self.give_up(nth).await
     }
 
