@@ -41,7 +41,7 @@ impl Default for Arguments {
 }
 
 impl Arguments {
-    /// Reads the command line, without the name of the program. What is not to be replayed from files is the example's.
+    /// Reads the command line, without the name of the program. If it names nothing to replay, it is the example's own.
     ///
     /// # Errors
     ///

@@ -90,9 +90,8 @@ impl Sim<'_> {
         }
         let free = self.candidates().await?;
         // The more depends on it, the more it is worth.
-        let dependants = |nth: usize| self.issues.list.iter().filter(|issue| issue.after.contains(&nth)).count() as u64;
-        let needs: Vec<Need> =
-            self.waiting.iter().map(|nth| self.need(*nth).with_value(1 + dependants(*nth))).collect();
+        let value = |nth: usize| 1 + self.states[nth].dependants;
+        let needs: Vec<Need> = self.waiting.iter().map(|nth| self.need(*nth).with_value(value(*nth))).collect();
         let matcher = Matcher::new(&self.rescue, self.fleet.now()).with_records(&self.records);
         let mut gangs = Vec::new();
         for (nth, helpers) in self.waiting.iter().zip(matcher.assign(&needs, &free)?) {

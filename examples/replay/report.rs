@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use s2_governor::BasisPoints;
+use s2_governor::{BasisPoints, NanoUsd};
 use serde::Serialize;
 
 use crate::replay::change::HistoryRun;
@@ -105,6 +105,20 @@ fn share(percent: Option<f64>) -> String {
     percent.map_or_else(|| "–".to_owned(), |percent| format!("{percent:.1} %"))
 }
 
+/// With digits after the point, if it is not too long for its column.
+fn large(number: f64, digits: usize) -> String {
+    let digits = if number < 10_000.0 { digits } else { 0 };
+    format!("{number:.digits$}")
+}
+
+fn in_hours(hours: f64) -> String {
+    format!("{} h", large(hours, 1))
+}
+
+fn in_dollars(money: NanoUsd) -> String {
+    format!("${}", large(money.as_nanos() as f64 / 1e9, 2))
+}
+
 fn write_bad(f: &mut fmt::Formatter<'_>, bad: &[BadLine]) -> fmt::Result {
     if bad.is_empty() {
         return Ok(());
@@ -138,10 +152,18 @@ fn write_graph(f: &mut fmt::Formatter<'_>, graph: &GraphRun) -> fmt::Result {
     titles.iter().try_for_each(|title| write!(f, "{title:>10}"))?;
     writeln!(f)?;
     for run in &graph.policies {
-        write!(f, "{:<16}{:>8.1} h{:>8.1} h{:>10}", run.policy, run.makespan_h, run.blocked_h, run.duplicates)?;
-        let dollars = |money: s2_governor::NanoUsd| format!("${:.2}", money.as_nanos() as f64 / 1e9);
-        write!(f, "{:>10}{:>10}{:>10}", dollars(run.money), dollars(run.in_vain), share(run.waste_percent))?;
-        writeln!(f, "{:>10}{:>10}{:>10}{:>10}", run.done, run.solved, run.escalated, run.attempts)?;
+        let columns = [
+            in_hours(run.makespan_h),
+            in_hours(run.blocked_h),
+            run.duplicates.to_string(),
+            in_dollars(run.money),
+            in_dollars(run.in_vain),
+            share(run.waste_percent),
+        ];
+        let counts = [run.done, run.solved, run.escalated, run.attempts].map(|count| count.to_string());
+        write!(f, "{:<16}", run.policy)?;
+        columns.iter().chain(&counts).try_for_each(|column| write!(f, "{column:>10}"))?;
+        writeln!(f)?;
     }
     write!(f, "\n{GRAPH_LEGEND}\n")
 }

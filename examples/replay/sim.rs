@@ -74,6 +74,8 @@ pub(super) struct State {
     pub(super) by_lead: bool,
     /// Who is stuck with it.
     pub(super) blocked: usize,
+    /// How many issues wait for it directly.
+    pub(super) dependants: u64,
     /// Help that is on its way, and who was asked for it.
     pub(super) help: Vec<(TaskId, usize)>,
 }
@@ -190,8 +192,12 @@ impl<'a> Sim<'a> {
                 lost: 0,
                 by_lead: false,
                 blocked: 0,
+                dependants: 0,
                 help: Vec::new(),
             });
+        }
+        for on in self.issues.list.iter().flat_map(|issue| &issue.after) {
+            self.states[*on].dependants += 1;
         }
         Ok(())
     }

@@ -98,7 +98,7 @@ impl World {
     ///
     /// # Errors
     ///
-    /// When there are more sessions than names for them.
+    /// When a session cannot have its name.
     pub fn new(issues: &Issues, outcomes: Option<&Outcomes>, sessions: usize, seed: u64) -> Result<Self, Failure> {
         let mut dice = Dice(Random::from_seed(seed));
         let mut world = match outcomes {
