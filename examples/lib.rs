@@ -1,1 +1,3 @@
 //! Examples live beside this file; run one with `cargo run --example <name>`.
+
+pub mod replay;

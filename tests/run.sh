@@ -35,7 +35,7 @@ fi
 redis-server --version
 cargo --version
 if [ -z "${S2_DATA:-}" ]; then
-  echo "S2_DATA is not set: no external data (no test asks for it yet)"
+  echo "S2_DATA is not set: no external data, so tests on it check nothing"
 elif [ ! -d "$S2_DATA" ]; then
   fail "S2_DATA names $S2_DATA, which is no folder"
 fi

@@ -8,6 +8,7 @@ pub mod redis;
 pub mod servers;
 pub mod workers;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,21 @@ pub const START: Timestamp = Timestamp::from_micros(1_762_938_000_000_000);
 #[must_use]
 pub fn counts(reduced: u32, full: u32) -> u32 {
     if std::env::var_os("S2_FULL").is_some() { full } else { reduced }
+}
+
+/// The folder with data from outside, if `S2_DATA` names one; says so if not.
+///
+/// # Panics
+///
+/// When it names something that is no folder: then a test must not pass without it.
+#[must_use]
+pub fn data() -> Option<PathBuf> {
+    let Some(folder) = std::env::var_os("S2_DATA").map(PathBuf::from) else {
+        println!("S2_DATA is not set: this test has no data and checks nothing");
+        return None;
+    };
+    assert!(folder.is_dir(), "S2_DATA names {}, which is no folder", folder.display());
+    Some(folder)
 }
 
 /// Fleets in memory, on clocks that stand still until a test moves them.
