@@ -96,12 +96,7 @@ impl<S: Scheduler + Clone> Agent<S> {
         if held.answers.is_empty() {
             let blocker = self.parts(held.task.json()?)?;
             let blocked = held.block(blocker).await?;
-            println!(
-                "{} has split task {}, and waits for {} parts",
-                self.name,
-                blocked.task().id,
-                blocked.help().len()
-            );
+            println!("{} has split the {SURVEY}, and waits for {} parts", self.name, blocked.help().len());
             return Ok(Some(blocked));
         }
         println!("{} goes on with the {SURVEY}: it has {} answers", self.name, held.answers.len());
