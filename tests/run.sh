@@ -83,8 +83,13 @@ step "docs"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --quiet
 
 step "examples"
-examples=$(awk '/^\[/ {on = ($0 == "[[example]]")} on && /^name = / {gsub(/"/, "", $3); print $3}' examples/Cargo.toml)
-[ -n "$examples" ] || fail "no examples found in examples/Cargo.toml"
+examples=
+# Those that pull a lot are packages of their own.
+for manifest in examples/Cargo.toml examples/*/Cargo.toml; do
+  found=$(awk '/^\[/ {on = ($0 == "[[example]]")} on && /^name = / {gsub(/"/, "", $3); print $3}' "$manifest")
+  [ -n "$found" ] || fail "no examples found in $manifest"
+  examples="$examples $found"
+done
 for example in $examples; do
   log=$(mktemp)
   cargo run --quiet --example "$example" >"$log" 2>&1 || { cat "$log"; fail "example $example"; }
