@@ -218,7 +218,7 @@ async fn call_off(s2: &S2, rescue: TaskId, why: &'static str) {
         return;
     }
     let mut all = vec![rescue];
-    if let Ok(page) = scheduler.list(&Tasks::all().with_parent(rescue)).await {
+    if let Ok(page) = scheduler.list(&Tasks::all().with_parent(rescue).after(rescue)).await {
         all.extend(page.items.iter().filter(|status| !status.state.is_finished()).map(|status| status.task.id));
     }
     for task in all {

@@ -29,10 +29,10 @@ pub(super) struct Chosen {
 }
 
 /// Chooses helpers for all these rescues together, for the most valuable ones first where there are not enough.
-pub(super) async fn choose(s2: &S2, records: &TrackRecords, open: &[&Open]) -> Result<HashMap<TaskId, Chosen>, Error> {
+pub(super) async fn choose(s2: &S2, records: &mut Records, open: &[&Open]) -> Result<HashMap<TaskId, Chosen>, Error> {
     let now = s2.clock().now();
-    let mut sighted = Sighted::look(s2).await?;
-    let waiting = dependants(s2, open).await?;
+    let (sighted, records, waiting) = tokio::join!(Sighted::look(s2), records.catch_up(s2), dependants(s2, open));
+    let (mut sighted, records, waiting) = (sighted?, records?, waiting?);
     let (idle, sessions) = (sighted.idle(), sighted.candidates.len());
     let need = |open: &&Open| {
         let age = now.since(open.rescue.since);

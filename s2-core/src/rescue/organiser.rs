@@ -311,9 +311,8 @@ impl Organiser {
             looking.sort_by_key(|open| open.id());
             looking
         };
-        let records = self.records.catch_up(&self.s2).await?;
-        let mut chosen = choose(&self.s2, records, &looking).await?;
         let all: Vec<TaskId> = looking.iter().map(|open| open.id()).collect();
+        let mut chosen = choose(&self.s2, &mut self.records, &looking).await?;
         for id in all {
             let chosen = chosen.remove(&id).unwrap_or_default();
             self.ask(id, chosen).await?;
