@@ -54,11 +54,10 @@ async fn process() {
     let given = |name: &str| env::var(name).expect("an argument");
     let s2 = fleet(&given("URL"), policy(given("ORGANISE") == "true", given("MOST").parse().expect("a number"))).await;
     for session in given("SESSIONS").split(' ').filter(|session| !session.is_empty()) {
-        match session.split_once('=') {
-            Some((name, skills)) => {
-                drop(s2.session(name).skills(skills.split(',')).run(help).await.expect("a session"))
-            }
-            None => drop(blocked(&s2, session, SIP).await),
+        if let Some((name, skills)) = session.split_once('=') {
+            s2.session(name).skills(skills.split(',')).run(help).await.expect("a session");
+        } else {
+            blocked(&s2, session, SIP).await;
         }
     }
     println!("ready");
