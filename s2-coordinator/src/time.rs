@@ -53,12 +53,12 @@ impl Timestamp {
     }
 }
 
-/// Whole microseconds, rounded up, so that a wait is never shorter than asked.
 /// Whole milliseconds.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Whole microseconds, rounded up, so that a wait is never shorter than asked.
 fn micros(duration: Duration) -> u64 {
     duration.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(duration.subsec_nanos().div_ceil(1000)))
 }
