@@ -13,6 +13,8 @@ use tokio::task::JoinSet;
 use crate::context::Context;
 use crate::context::Work;
 use crate::error::Error;
+use crate::help::HELP;
+use crate::help::HelpRequest;
 use crate::job::Job;
 use crate::rescue;
 use crate::s2::Recruit;
@@ -193,12 +195,22 @@ impl Member {
             self.not_halted().await?;
             let asked = self.s2.clock().now();
             let Some(held) = self.claimant.claim().await? else { return Ok(None) };
+            if self.asked_for(&held) {
+                // Whoever was asked is gone, and it would come back for ever: somebody else is asked.
+                held.give_up("nobody helps itself").await.map_err(CoordinatorError::from)?;
+                continue;
+            }
             // Much may have been spent while it waited.
             if self.s2.clock().now().since(asked) < PAUSE || !self.is_halted().await? {
                 return Ok(Some(self.job(held, place)));
             }
             held.refuse("the account of the session is halted", None).await.map_err(CoordinatorError::from)?;
         }
+    }
+
+    /// Whether this session is the one that is to be helped.
+    fn asked_for(&self, held: &Held) -> bool {
+        held.task.kind == HELP && held.task.json::<HelpRequest>().is_ok_and(|request| request.by == self.name)
     }
 
     async fn is_halted(&self) -> Result<bool, Error> {
