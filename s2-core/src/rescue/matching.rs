@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use s2_coordinator::{Error as CoordinatorError, SchedulerExt, SwarmId, TaskId, TaskState, Text, Timestamp, WaitGraph};
-use s2_governor::{Assessment, Candidate, Matcher, Need, TrackRecords};
+use s2_governor::{Assessment, Candidate, Matcher, Need, Passed, TrackRecords};
 
 use crate::error::Error;
 use crate::help::Rescue;
@@ -123,10 +123,10 @@ fn choose_among(
         let helps = |session: &SwarmId| of.helpers.iter().any(|(helper, _)| helper.session == *session);
         let others = matcher.choose(&needs[nth], candidates);
         let not_helping = others.helpers.iter().map(|other| (other, elsewhere(open, other)));
-        let passed = others.others.iter().map(|(other, why)| (other, why.to_string()));
+        let passed = others.others.iter().map(|(other, why)| (other, passed(*why)));
         let told = not_helping.chain(passed).filter(|(other, _)| !helps(&other.candidate.session));
         of.others = told
-            .map(|(other, why)| (other.candidate.session.clone(), format!("{other}; {why}").into()))
+            .map(|(other, why)| (other.candidate.session.clone(), format!("{other}{why}").into()))
             .take(TOLD)
             .collect();
     }
@@ -141,9 +141,14 @@ fn told(assessment: &Assessment<'_>) -> Text {
     assessment.to_string().into()
 }
 
-/// Why somebody who fits does not help.
+/// Why somebody who fits does not help, to be added to what is to be said of it.
 fn elsewhere(open: &Open, other: &Assessment<'_>) -> String {
-    if open.was_asked(&other.candidate.session) { "was asked before" } else { "helps somebody else" }.to_owned()
+    if open.was_asked(&other.candidate.session) { "; was asked before" } else { "; helps somebody else" }.to_owned()
+}
+
+/// The same of somebody who does not fit, or cannot: then it has been said.
+fn passed(why: Passed) -> String {
+    if matches!(why, Passed::Excluded(_)) { String::new() } else { format!("; {why}") }
 }
 
 /// How many tasks wait for each of these, directly or not. It is asked only where it decides something.
