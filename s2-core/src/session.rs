@@ -298,3 +298,36 @@ where
         tracing::warn!(session = %session.name(), %error, "the session could not leave; it will be missed");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use s2_coordinator::{NewTask, Outcome, SchedulerExt, TaskId, TaskKind};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_helps_itself_even_if_it_could() {
+        let s2 = S2::in_memory();
+        let requires = Capabilities::new(["integration:sip"]).unwrap();
+        let sip = s2.session("telephony/sip").skills(["integration:sip"]).join().await.unwrap();
+        let request = HelpRequest {
+            blocked: TaskId::new(1),
+            by: sip.name().clone(),
+            kind: TaskKind::from_static("integrate"),
+            subject: None,
+            reason: "488".into(),
+            requires: requires.clone(),
+            helper: SwarmId::from_static("telephony/ndi"),
+            because: "it fits".into(),
+            details: None,
+        };
+        // Whoever was asked is gone, so it is offered to everybody who fits.
+        let help = NewTask::new(HELP, sip.name().clone()).with_json(&request).unwrap().with_requires(requires);
+        let help = s2.scheduler().submit_one(&help.with_attempts(1)).await.unwrap().id;
+        let other = NewTask::new(TaskKind::from_static("other"), sip.name().clone());
+        let other = s2.scheduler().submit_one(&other).await.unwrap().id;
+        assert_eq!(sip.next().await.unwrap().unwrap().task().id, other);
+        let outcome = s2.scheduler().outcome(help).await.unwrap();
+        assert!(matches!(outcome, Some(Outcome::Failed { .. })), "{outcome:?}");
+    }
+}
