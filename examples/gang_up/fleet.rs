@@ -3,7 +3,7 @@
 use s2_coordinator::{
     Blocker, Capabilities, Invalid, NewTask, Random, SchedulerExt, SwarmId, Task, TaskId, TaskKind, TraceToken,
 };
-use s2_core::{Context, Error as S2Error, S2, Session, Settings, TaskError};
+use s2_core::{Context, Error as S2Error, Rescued, S2, Session, Settings, TaskError};
 use serde::{Deserialize, Serialize};
 
 use crate::world::{CALLS, Member, Models, NEEDED, PRICE, REQUIRED, SIP};
@@ -65,14 +65,16 @@ fn to_json<T: Serialize>(result: &T) -> Result<serde_json::Value, serde_json::Er
 pub(crate) async fn submit(s2: &S2, plan: &Plan) -> Result<(TaskId, TraceToken), Box<dyn std::error::Error>> {
     let trace = TraceToken::root(&mut Random::from_system());
     let task = NewTask::new(INTEGRATE, SwarmId::from_static("host")).with_json(plan)?.with_trace(trace);
-    let id = s2.scheduler().submit_one(&task.with_assignee(SIP)).await?.id;
+    let task = task.with_requires(Capabilities::new(REQUIRED)?).with_assignee(SIP);
+    let id = s2.scheduler().submit_one(&task).await?.id;
     Ok((id, trace))
 }
 
 /// What SIP does: it cannot go on before it has observed enough of the gateway, which others can and it cannot.
 async fn integrate(cx: &Context) -> Result<Vec<Given>, TaskError> {
     let mut plan = cx.task().json::<Plan>()?.into_iter();
-    let mut given: Vec<Given> = Vec::new();
+    // If the process of whoever was blocked has died meanwhile, somebody else goes on with what it was given.
+    let mut given = cx.resumed().await?.map_or(Ok(Vec::new()), |rescued| answers(&rescued))?;
     loop {
         let has: u64 = given.iter().map(|given| given.useful).sum();
         if has >= NEEDED {
@@ -83,10 +85,12 @@ async fn integrate(cx: &Context) -> Result<Vec<Given>, TaskError> {
         for helper in plan.next().unwrap_or_default() {
             blocker = blocker.with_help(ask(cx.task(), helper));
         }
-        let rescued = cx.blocked(blocker).await?;
-        let answers = rescued.answers.iter().map(|answer| answer.result.json::<Given>());
-        given.extend(answers.collect::<Result<Vec<_>, Invalid>>()?);
+        given.extend(answers(&cx.blocked(blocker).await?)?);
     }
+}
+
+fn answers(rescued: &Rescued) -> Result<Vec<Given>, Invalid> {
+    rescued.answers.iter().map(|answer| answer.result.json()).collect()
 }
 
 /// Asks somebody, whoever it is.

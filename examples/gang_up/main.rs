@@ -6,7 +6,8 @@
 //! ```
 //!
 //! In one process it is compared with help by everybody, and with help at random: what it costs, what of that is in vain, how long
-//! it takes. On Redis the six sessions are in four processes, of which one is killed: a helper's, and the one that organises help.
+//! it takes. On Redis the six sessions are in four processes, of which one is killed in mid-help: a helper's, the one that organises
+//! help, the one that is blocked.
 //!
 //! What a session's help is worth is known to the world only ([`world`]), not to whoever chooses; what is printed was computed from
 //! the journal, the bus and the ledger.

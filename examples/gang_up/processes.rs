@@ -1,5 +1,5 @@
-//! The same fleet in four processes, three times: nothing happens to it; the process of a helper is killed in mid-help; the
-//! process that organises help is killed.
+//! The same fleet in four processes, four times: nothing happens to it; the process of a helper is killed in mid-help; the one
+//! that organises help is; the one that is blocked is.
 
 use std::error::Error;
 use std::io::Read;
@@ -20,6 +20,7 @@ use crate::world::{FLEET, Member, Models, NEEDED, experts};
 const WORKERS: [&[&str]; 4] =
     [&["hr/talent"], &["telephony/sip"], &["telephony/ndi", "tools/cli"], &["telephony/webrtc", "telephony/h323"]];
 const ORGANISES: usize = 0;
+const BLOCKED: usize = 1;
 const HELPS: usize = 2;
 
 /// How long a call takes: long enough to kill somebody in the middle of the work.
@@ -27,6 +28,14 @@ const TAKES: Duration = Duration::from_millis(20);
 
 /// After how many calls of a helper somebody is killed.
 const MIDDLE: usize = 5;
+
+/// Each round: its name, and which process is killed.
+const ROUNDS: [(&str, Option<usize>); 4] = [
+    ("calm", None),
+    ("helper-killed", Some(HELPS)),
+    ("organiser-killed", Some(ORGANISES)),
+    ("blocked-killed", Some(BLOCKED)),
+];
 
 /// How long a round may take.
 const ROUND: Duration = Duration::from_secs(60);
@@ -115,7 +124,7 @@ async fn round(url: &str, name: &str, killed: Option<usize>) -> Result<Story, Bo
 pub(crate) async fn lead(url: &str) -> Result<Checks, Box<dyn Error>> {
     let mut checks = Checks::default();
     let alone = memory::tell(&Plan::new(), 1).await?.choices();
-    for (name, killed) in [("calm", None), ("helper-killed", Some(HELPS)), ("organiser-killed", Some(ORGANISES))] {
+    for (name, killed) in ROUNDS {
         println!("\n{name}: four processes{}", killed.map_or("", |_| ", of which one is killed in mid-help"));
         let story = tokio::time::timeout(ROUND, round(url, name, killed)).await??;
         print(&story);
@@ -127,14 +136,16 @@ pub(crate) async fn lead(url: &str) -> Result<Checks, Box<dyn Error>> {
             format!("{name}: only they have helped"),
             story.given.iter().all(|given| experts().contains(&given.by)),
         );
-        match killed {
-            Some(HELPS) => checks.that("NDI was killed in mid-help", count(&story, "expired", "telephony/ndi") == 1),
-            Some(_) => {
-                checks.that("the organiser was killed in mid-help", count(&story, "expired", "s2/organiser") == 1);
-                checks.that("another one went on, and asked nobody again", choices.len() == 1);
-            }
-            None => checks.that("nobody was asked twice", choices.len() == 1),
-        }
+        // Of those who are asked again, one is gone.
+        let again = usize::from(killed == Some(HELPS));
+        checks.that(format!("{name}: nobody was asked again without need"), choices.len() == 1 + again);
+        let died = match killed {
+            None => continue,
+            Some(HELPS) => count(&story, "expired", "telephony/ndi") == 1,
+            Some(ORGANISES) => count(&story, "expired", "s2/organiser") == 1,
+            Some(_) => count(&story, "claimed", "telephony/sip") == 1,
+        };
+        checks.that(format!("{name}: that was in the middle of it, and others went on"), died);
     }
     Ok(checks)
 }
