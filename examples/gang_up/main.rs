@@ -18,6 +18,7 @@ mod memory;
 #[cfg(feature = "redis")]
 mod processes;
 mod story;
+mod timeline;
 mod world;
 
 use std::error::Error;

@@ -50,7 +50,7 @@ impl Sum {
     }
 
     fn took_ms(&self) -> f64 {
-        self.mean(|story| story.took().as_secs_f64() * 1_000.0)
+        self.mean(|story| story.took.as_secs_f64() * 1_000.0)
     }
 
     /// Of all the help of all stories, taken together.

@@ -13,7 +13,8 @@ use s2_governor::Waste;
 use crate::checks::Checks;
 use crate::fleet::{Plan, enter, settings, submit};
 use crate::memory;
-use crate::story::{Story, text};
+use crate::story::Story;
+use crate::timeline::text;
 use crate::world::{FLEET, Member, Models, NEEDED, experts};
 
 /// Which sessions each process has. The first one organises help, since it is there first.
@@ -123,38 +124,44 @@ async fn round(url: &str, name: &str, killed: Option<usize>) -> Result<Story, Bo
 /// Tells what happens in each round, and checks that it is what happens in one process.
 pub(crate) async fn lead(url: &str) -> Result<Checks, Box<dyn Error>> {
     let mut checks = Checks::default();
-    let alone = memory::tell(&Plan::new(), 1).await?.choices();
+    let alone = memory::tell(&Plan::new(), 1).await?;
     for (name, killed) in ROUNDS {
         println!("\n{name}: four processes{}", killed.map_or("", |_| ", of which one is killed in mid-help"));
         let story = tokio::time::timeout(ROUND, round(url, name, killed)).await??;
         print(&story);
-        let choices = story.choices();
-        let has: u64 = story.given.iter().map(|given| given.useful).sum();
-        checks.that(format!("{name}: SIP has what it needs"), has >= NEEDED);
-        checks.that(format!("{name}: those were asked who are in one process"), choices.first() == alone.first());
-        checks.that(
-            format!("{name}: only they have helped"),
-            story.given.iter().all(|given| experts().contains(&given.by)),
-        );
-        // Of those who are asked again, one is gone.
-        let again = usize::from(killed == Some(HELPS));
-        checks.that(format!("{name}: nobody was asked again without need"), choices.len() == 1 + again);
-        let died = match killed {
-            None => continue,
-            Some(HELPS) => count(&story, "expired", "telephony/ndi") == 1,
-            Some(ORGANISES) => count(&story, "expired", "s2/organiser") == 1,
-            Some(_) => count(&story, "claimed", "telephony/sip") == 1,
-        };
-        checks.that(format!("{name}: that was in the middle of it, and others went on"), died);
+        if killed.is_none() {
+            println!("the trace of the rescue, from the journal:");
+            story.print_trace();
+        }
+        let is_same = story.choices().first() == alone.choices().first();
+        checks.that(format!("{name}: those were asked who are in one process"), is_same);
+        check(&mut checks, name, killed, &story);
     }
     Ok(checks)
+}
+
+fn check(checks: &mut Checks, name: &str, killed: Option<usize>, story: &Story) {
+    let has: u64 = story.given.iter().map(|given| given.useful).sum();
+    checks.that(format!("{name}: the blocker is solved"), has >= NEEDED);
+    let are_experts = story.given.iter().all(|given| experts().contains(&given.by));
+    checks.that(format!("{name}: only those who fit have helped"), are_experts);
+    // What a helper took with it, somebody else has to find out.
+    let again = usize::from(killed == Some(HELPS));
+    checks.that(format!("{name}: nobody was asked again without need"), story.choices().len() == 1 + again);
+    let in_the_middle = match killed {
+        None => return,
+        Some(HELPS) => count(story, "expired", "telephony/ndi") == 1,
+        Some(ORGANISES) => count(story, "expired", "s2/organiser") == 1,
+        Some(_) => count(story, "claimed", "telephony/sip") == 1,
+    };
+    checks.that(format!("{name}: that was in mid-help, and others went on"), in_the_middle);
 }
 
 fn print(story: &Story) {
     story.print_timeline();
     println!("who was considered:");
     story.print_considered();
-    let (share, took) = (story.help().collect::<Waste>().share(), story.took().as_secs_f64());
+    let (share, took) = (story.help().collect::<Waste>().share(), story.took.as_secs_f64());
     println!("spent {}, in vain {share} of it, resolved in {took:.1} s", story.cost());
 }
 
