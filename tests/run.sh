@@ -63,6 +63,7 @@ on_redis() { # the example, and what it says when all is well
 }
 on_redis event_bus "has one report"
 on_redis deadlock "1 of 4 went on without what it waited for; 0 tasks are left"
+on_redis gang_up "holds: blocked-killed: the blocker is solved"
 rm -f "$log"
 kill "$server"
 

@@ -13,6 +13,8 @@ use tokio::task::JoinSet;
 use crate::context::Context;
 use crate::context::Work;
 use crate::error::Error;
+use crate::help::HELP;
+use crate::help::HelpRequest;
 use crate::job::Job;
 use crate::rescue;
 use crate::s2::Recruit;
@@ -193,12 +195,22 @@ impl Member {
             self.not_halted().await?;
             let asked = self.s2.clock().now();
             let Some(held) = self.claimant.claim().await? else { return Ok(None) };
+            if self.asked_for(&held) {
+                // Whoever was asked is gone, and it would come back for ever: somebody else is asked.
+                held.give_up("nobody helps itself").await.map_err(CoordinatorError::from)?;
+                continue;
+            }
             // Much may have been spent while it waited.
             if self.s2.clock().now().since(asked) < PAUSE || !self.is_halted().await? {
                 return Ok(Some(self.job(held, place)));
             }
             held.refuse("the account of the session is halted", None).await.map_err(CoordinatorError::from)?;
         }
+    }
+
+    /// Whether this session is the one that is to be helped.
+    fn asked_for(&self, held: &Held) -> bool {
+        held.task.kind == HELP && held.task.json::<HelpRequest>().is_ok_and(|request| request.by == self.name)
     }
 
     async fn is_halted(&self) -> Result<bool, Error> {
@@ -284,5 +296,38 @@ where
     while jobs.join_next().await.is_some() {}
     if let Err(error) = session.leave().await {
         tracing::warn!(session = %session.name(), %error, "the session could not leave; it will be missed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use s2_coordinator::{NewTask, Outcome, SchedulerExt, TaskId, TaskKind};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_helps_itself_even_if_it_could() {
+        let s2 = S2::in_memory();
+        let requires = Capabilities::new(["integration:sip"]).unwrap();
+        let sip = s2.session("telephony/sip").skills(["integration:sip"]).join().await.unwrap();
+        let request = HelpRequest {
+            blocked: TaskId::new(1),
+            by: sip.name().clone(),
+            kind: TaskKind::from_static("integrate"),
+            subject: None,
+            reason: "488".into(),
+            requires: requires.clone(),
+            helper: SwarmId::from_static("telephony/ndi"),
+            because: "it fits".into(),
+            details: None,
+        };
+        // Whoever was asked is gone, so it is offered to everybody who fits.
+        let help = NewTask::new(HELP, sip.name().clone()).with_json(&request).unwrap().with_requires(requires);
+        let help = s2.scheduler().submit_one(&help.with_attempts(1)).await.unwrap().id;
+        let other = NewTask::new(TaskKind::from_static("other"), sip.name().clone());
+        let other = s2.scheduler().submit_one(&other).await.unwrap().id;
+        assert_eq!(sip.next().await.unwrap().unwrap().task().id, other);
+        let outcome = s2.scheduler().outcome(help).await.unwrap();
+        assert!(matches!(outcome, Some(Outcome::Failed { .. })), "{outcome:?}");
     }
 }
