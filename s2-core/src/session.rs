@@ -195,9 +195,9 @@ impl Member {
             self.not_halted().await?;
             let asked = self.s2.clock().now();
             let Some(held) = self.claimant.claim().await? else { return Ok(None) };
-            if self.asked_for(&held) {
-                // Whoever was asked is gone, and it would come back for ever: somebody else is asked.
-                held.give_up("nobody helps itself").await.map_err(CoordinatorError::from)?;
+            if self.is_for_somebody_else(&held) {
+                // Whoever was asked is gone, or slow: whom to ask instead is for the organiser to say.
+                held.give_up("somebody else was asked").await.map_err(CoordinatorError::from)?;
                 continue;
             }
             // Much may have been spent while it waited.
@@ -208,9 +208,9 @@ impl Member {
         }
     }
 
-    /// Whether this session is the one that is to be helped.
-    fn asked_for(&self, held: &Held) -> bool {
-        held.task.kind == HELP && held.task.json::<HelpRequest>().is_ok_and(|request| request.by == self.name)
+    /// Whether somebody's help is asked for, and not this session's.
+    fn is_for_somebody_else(&self, held: &Held) -> bool {
+        held.task.kind == HELP && held.task.json::<HelpRequest>().is_ok_and(|request| request.helper != self.name)
     }
 
     async fn is_halted(&self) -> Result<bool, Error> {
@@ -306,7 +306,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn nobody_helps_itself_even_if_it_could() {
+    async fn nobody_helps_who_was_not_asked() {
         let s2 = S2::in_memory();
         let requires = Capabilities::new(["integration:sip"]).unwrap();
         let sip = s2.session("telephony/sip").skills(["integration:sip"]).join().await.unwrap();

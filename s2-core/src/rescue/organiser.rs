@@ -333,23 +333,23 @@ impl Organiser {
             new.push((open.help(&self.s2, nth + place, &request, &helper.capabilities)?, request));
         }
         let tasks: Vec<_> = new.iter().map(|(task, _)| task.clone()).collect();
-        let submitted = match self.s2.scheduler().submit(&tasks).await {
+        // Side by side: neither waits for the other, and whoever dies has most likely done both.
+        let (submitted, told) = tokio::join!(self.s2.scheduler().submit(&tasks), self.told(id, nth, &chosen));
+        let submitted = match submitted {
             Ok(submitted) => submitted,
             // Somebody else organises it by now, and has asked others; or somebody has gone just now.
             Err(
                 CoordinatorError::TaskConflict { .. }
                 | CoordinatorError::UnknownTask { .. }
                 | CoordinatorError::Invalid(_),
-            ) => {
-                return Ok(());
-            }
+            ) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
+        told?;
         let parts: Vec<Part> =
             submitted.iter().zip(new).map(|(done, (_, request))| Part { task: done.id, request, end: None }).collect();
         let asked: Vec<(TaskId, Candidate)> =
             submitted.iter().map(|done| done.id).zip(chosen.helpers.iter().map(|(helper, _)| helper.clone())).collect();
-        self.told(id, nth, &chosen).await?;
         if let Some(open) = self.open.get_mut(&id) {
             open.looks = false;
             open.parts.extend(parts);

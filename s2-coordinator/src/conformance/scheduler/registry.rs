@@ -17,6 +17,7 @@ cases! {
     what_happens_to_a_task_is_journalled: [Scheduler, Journal];
     evidence_stands_in_the_journal: [Scheduler, Journal];
     what_does_not_happen_is_not_journalled: [Scheduler, Journal];
+    whatever_is_told_of_a_task_bears_its_trace: [Scheduler, Journal];
 }
 
 async fn sessions_are_listed_by_name(given: Given) -> Outcome {
@@ -154,5 +155,40 @@ async fn what_does_not_happen_is_not_journalled(given: Given) -> Outcome {
         assert!(world.submit(task().with_attempts(0)).await.is_err());
     }
     assert_eq!(world.operations().await?, before);
+    Ok(())
+}
+
+async fn whatever_is_told_of_a_task_bears_its_trace(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let journal = journal_of(&*world.fleet);
+    let (one, other) = (world.session("one").await?, world.session("other").await?);
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse()?;
+    let id = world.submit(task().with_trace(trace)).await?;
+    world.scheduler.assign(id, Some(&SwarmId::from_static("one"))).await?;
+    let endings = [
+        Ending::Release,
+        Ending::Block(Blocker::new("waits")),
+        Ending::Fail { reason: "failed".into(), retry: Retry::After(MINUTE) },
+        Ending::Refuse { reason: "refused".into(), delay: None },
+    ];
+    for ending in endings {
+        let grant = world.grant(&one).await?;
+        world.end(grant.lease, ending).await?;
+        world.scheduler.unblock(id).await?;
+        world.advance(MINUTE).await;
+    }
+    let _crashed = world.grant(&other).await?;
+    world.advance(MINUTE).await;
+    let grant = world.grant(&one).await?;
+    world.end(grant.lease, Ending::Complete(Completion::new())).await?;
+    let entries = journal.entries(Position::ORIGIN, 100).await?.items;
+    let of_task: Vec<_> = entries.iter().filter(|entry| &*entry.component == "task").collect();
+    let told: Vec<&str> = of_task.iter().map(|entry| &*entry.operation).collect();
+    for operation in
+        ["submitted", "assigned", "claimed", "released", "blocked", "unblocked", "retried", "refused", "expired"]
+    {
+        assert!(told.contains(&operation), "{operation} in {told:?}");
+    }
+    assert!(of_task.iter().all(|entry| entry.trace == Some(trace)), "{of_task:?}");
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::lease::{Claim, Grant, Incarnation, Lease, Token, lease_end};
 use crate::limits::check;
 use crate::memory::effects::Effects;
 use crate::memory::tasks::slot::{Hold, State};
-use crate::memory::tasks::{Tasks, named, record};
+use crate::memory::tasks::{Tasks, named};
 use crate::memory::wait::Ticket;
 use crate::swarm::SwarmId;
 use crate::time::Timestamp;
@@ -76,7 +76,7 @@ impl Tasks {
         }
         let (task, from) = self.theft(number, fx)?;
         let name = &self.sessions.get(number)?.incarnation.session;
-        fx.journal(record("stolen", task).with("from", named(&from)).with("to", named(name)));
+        fx.journal(self.record("stolen", task).with("from", named(&from)).with("to", named(name)));
         self.change(task, fx, |slot, _| slot.assignee = None);
         Some(task)
     }
@@ -104,11 +104,10 @@ impl Tasks {
         grant.deadline = grant.deadline.min(fx.now + fx.config.progress);
         grant.preempted = slot.preempted().map(Box::new);
         fx.journal(
-            record("claimed", id)
+            self.record("claimed", id)
                 .with("session", named(&by.session))
                 .with("token", token.get())
-                .with("attempt", attempt)
-                .with_trace(slot.task.trace),
+                .with("attempt", attempt),
         );
         let hold = Hold {
             by: by.clone(),

@@ -4,7 +4,7 @@ use crate::dependency::TaskId;
 use crate::error::Error;
 use crate::memory::effects::Effects;
 use crate::memory::tasks::slot::State;
-use crate::memory::tasks::{Tasks, named, record};
+use crate::memory::tasks::{Tasks, named};
 use crate::outcome::Outcome;
 use crate::swarm::SwarmId;
 use crate::text::Text;
@@ -16,7 +16,7 @@ impl Tasks {
         if let Some(outcome) = slot.outcome() {
             return Ok(matches!(outcome, Outcome::Cancelled { .. }));
         }
-        let entry = record("cancelled", id).with("reason", reason.clone()).with_trace(slot.task.trace);
+        let entry = self.record("cancelled", id).with("reason", reason.clone());
         self.finish(id, Outcome::Cancelled { reason }, entry, fx);
         Ok(true)
     }
@@ -41,7 +41,7 @@ impl Tasks {
         if slot.assignee.as_ref() == to {
             return Ok(());
         }
-        let entry = record("assigned", id);
+        let entry = self.record("assigned", id);
         fx.journal(match to {
             Some(to) => entry.with("to", named(to)),
             None => entry,

@@ -9,7 +9,7 @@ use crate::escalation::NewEscalation;
 use crate::lease::Preempted;
 use crate::memory::effects::Effects;
 use crate::memory::tasks::slot::{Released, Slot, State};
-use crate::memory::tasks::{Tasks, list, named, record};
+use crate::memory::tasks::{Tasks, list, named};
 use crate::name::Subject;
 use crate::outcome::Cause;
 use crate::release::{Way, longest_waiter};
@@ -125,7 +125,7 @@ impl Tasks {
     pub(super) fn preempt(&mut self, id: TaskId, cycle: Vec<TaskId>, fx: &mut Effects) {
         let Some(wait) = self.slots.get(&id).and_then(|slot| slot.wait().cloned()) else { return };
         let waited = fx.now.since(wait.since);
-        let entry = record("preempted", id).with("session", named(&wait.by.session)).with("cycle", list(&cycle));
+        let entry = self.record("preempted", id).with("session", named(&wait.by.session)).with("cycle", list(&cycle));
         fx.journal(entry.with("waited_ms", millis(waited)).with_severity(Severity::High));
         self.drop_edges(id);
         let Some(slot) = self.slots.get_mut(&id) else { return };

@@ -11,7 +11,7 @@ use crate::memory::effects::Effects;
 use crate::memory::tasks::deadlock::ask;
 use crate::memory::tasks::plan::{Planned, Target};
 use crate::memory::tasks::slot::{Blocked, Hold, State};
-use crate::memory::tasks::{Tasks, Timer, list, named, record};
+use crate::memory::tasks::{Tasks, Timer, list, named};
 use crate::memory::topics::Topics;
 use crate::outcome::{Cause, Completion, Outcome, Run, RunEnd};
 use crate::scheduler::EndedAll;
@@ -63,7 +63,7 @@ impl Tasks {
                 let ended = Ended::Refused { until };
                 self.end_claim(lease.task, ended.clone(), fx);
                 self.back_off(lease.task, hold.by.number, until, fx);
-                let entry = record("refused", lease.task).with("session", named(&hold.by.session));
+                let entry = self.record("refused", lease.task).with("session", named(&hold.by.session));
                 fx.journal(entry.with("token", hold.token.get()).with("reason", reason));
                 // Others may take it, also from its own queue.
                 self.open_to_all(lease.task, fx);
@@ -107,10 +107,8 @@ impl Tasks {
         let Completion { result, tasks, events } = completion;
         let plan = self.plan(&tasks, Some(id), true, &fx.config.limits)?;
         let events: Arc<[_]> = if events.is_empty() { Arc::default() } else { topics.publish(&events, fx)?.into() };
-        let mut entry = record("completed", id)
-            .with("session", named(&hold.by.session))
-            .with("token", hold.token.get())
-            .with_trace(self.slots.get(&id).and_then(|slot| slot.task.trace));
+        let mut entry =
+            self.record("completed", id).with("session", named(&hold.by.session)).with("token", hold.token.get());
         for (name, value) in result.evidence.iter() {
             entry = entry.with(Text::new(name), value.clone());
         }
@@ -140,7 +138,7 @@ impl Tasks {
         };
         let ended = Ended::Retrying { at };
         self.end_claim(id, ended.clone(), fx);
-        let entry = record("retried", id).with("session", named(&hold.by.session)).with("token", hold.token.get());
+        let entry = self.record("retried", id).with("session", named(&hold.by.session)).with("token", hold.token.get());
         fx.journal(entry.with("failures", failures).with("reason", reason));
         self.retry_at(id, at, fx);
         self.tell(id, fx);
@@ -161,7 +159,7 @@ impl Tasks {
 
     fn release(&mut self, id: TaskId, hold: &Hold, fx: &mut Effects) -> Ended {
         self.end_claim(id, Ended::Released, fx);
-        let entry = record("released", id).with("session", named(&hold.by.session));
+        let entry = self.record("released", id).with("session", named(&hold.by.session));
         fx.journal(entry.with("token", hold.token.get()));
         self.set(id, State::Ready, fx);
         self.tell(id, fx);
@@ -198,7 +196,7 @@ impl Tasks {
         self.end_claim(id, ended.clone(), fx);
         let again = self.slots.get(&id).is_some_and(|slot| slot.is_blocked_again(&waits, blocker));
         fx.journal(
-            record("blocked", id)
+            self.record("blocked", id)
                 .with("session", named(&hold.by.session))
                 .with("token", hold.token.get())
                 .with("reason", blocker.reason.clone())

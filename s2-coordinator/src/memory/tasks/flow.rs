@@ -6,7 +6,7 @@ use crate::entry::Record;
 use crate::lease::Loss;
 use crate::memory::effects::Effects;
 use crate::memory::tasks::slot::{Blocked, State};
-use crate::memory::tasks::{Chore, Tasks, Timer, named, record};
+use crate::memory::tasks::{Chore, Tasks, Timer, named};
 use crate::order::OrderKey;
 use crate::outcome::{Cause, Outcome};
 use crate::severity::Severity;
@@ -150,7 +150,7 @@ impl Tasks {
 
     pub(super) fn put_on_hold(&mut self, id: TaskId, because: TaskId, fx: &mut Effects) {
         self.set(id, State::OnHold(because), fx);
-        fx.journal(record("on_hold", id).with("because", because.get()).with_severity(Severity::Medium));
+        fx.journal(self.record("on_hold", id).with("because", because.get()).with_severity(Severity::Medium));
         self.tell(id, fx);
     }
 
@@ -180,7 +180,9 @@ impl Tasks {
     pub(super) fn offer_resumption(&mut self, id: TaskId, blocked: Blocked, fx: &mut Effects) {
         let waited_for = self.slots.get(&id).map_or(0, |slot| slot.answers.len());
         fx.journal(
-            record("unblocked", id).with("session", named(&blocked.by.session)).with("waited_for", waited_for as u64),
+            self.record("unblocked", id)
+                .with("session", named(&blocked.by.session))
+                .with("waited_for", waited_for as u64),
         );
         self.set(id, State::Resumable(blocked, fx.now + fx.config.resume_window), fx);
         self.tell(id, fx);
@@ -188,8 +190,9 @@ impl Tasks {
 
     /// A task is given up on.
     pub(super) fn fail(&mut self, id: TaskId, cause: Cause, fx: &mut Effects) {
+        let entry = self.record("failed", id);
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        let entry = record("failed", id).with("failures", slot.failures).with_trace(slot.task.trace);
+        let entry = entry.with("failures", slot.failures);
         let entry = match &cause {
             Cause::Attempts => entry.with("cause", "attempts"),
             Cause::Fatal => entry.with("cause", "fatal"),

@@ -307,17 +307,18 @@ impl Tasks {
         !self.chores.is_empty()
     }
 
+    /// An entry about a task.
+    fn record(&self, operation: &'static str, id: TaskId) -> Record {
+        let trace = self.slots.get(&id).and_then(|slot| slot.task.trace);
+        Record::new("task", operation, id.to_string()).with_trace(trace)
+    }
+
     /// Wakes everybody who waits for anything.
     pub(in crate::memory) fn wake_all(&mut self, fx: &mut Effects) {
         fx.wake(self.queues.wake_all());
         let watchers = std::mem::take(&mut self.watchers);
         fx.wake(watchers.into_values().flat_map(|mut list| list.all(|_| true)));
     }
-}
-
-/// An entry about a task.
-fn record(operation: &'static str, id: TaskId) -> Record {
-    Record::new("task", operation, id.to_string())
 }
 
 /// A name as a parameter of an entry.

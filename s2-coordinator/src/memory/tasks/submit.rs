@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::dependency::{OnFailure, TaskId};
+use crate::entry::Record;
 use crate::error::Error;
 use crate::memory::effects::Effects;
 use crate::memory::tasks::plan::{Plan, Planned, Target};
 use crate::memory::tasks::slot::{Slot, State};
-use crate::memory::tasks::{Tasks, Timer, record};
+use crate::memory::tasks::{Tasks, Timer};
 use crate::new_task::NewTask;
 use crate::order::OrderKey;
 use crate::outcome::{Cause, Outcome};
@@ -67,7 +68,8 @@ impl Tasks {
         let task = Arc::new(Task::accepted(new, accepted));
         let class = self.queues.enter_class(&task.requires);
         let key = OrderKey::new(task.start, task.priority, config.priority_step);
-        let entry = record("submitted", id)
+        // It is not among the others yet.
+        let entry = Record::new("task", "submitted", id.to_string())
             .with("kind", task.kind.to_text())
             .with("priority", task.priority.as_str())
             .with("source", task.source.to_text())
@@ -165,7 +167,7 @@ impl Tasks {
     fn revive(&mut self, id: TaskId, fx: &mut Effects) {
         let Some(slot) = self.slots.get(&id) else { return };
         let (was_on_hold, bytes) = (matches!(slot.state, State::OnHold(_)), slot.weight());
-        fx.journal(record("redriven", id).with_trace(slot.task.trace));
+        fx.journal(self.record("redriven", id));
         let (requires, deadline) = (slot.task.requires.clone(), slot.task.deadline);
         if !was_on_hold {
             self.finished_bytes -= bytes;

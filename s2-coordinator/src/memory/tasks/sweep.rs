@@ -7,7 +7,7 @@ use crate::entry::Record;
 use crate::lease::Loss;
 use crate::memory::effects::Effects;
 use crate::memory::tasks::slot::State;
-use crate::memory::tasks::{Tasks, Timer, named, record};
+use crate::memory::tasks::{Tasks, Timer, named};
 use crate::outcome::{Cause, Run, RunEnd};
 use crate::severity::Severity;
 use crate::time::Timestamp;
@@ -76,7 +76,7 @@ impl Tasks {
         let is_there = self.sessions.get(hold.by.number).is_some();
         let stalled = at == hold.progressed + fx.config.progress;
         let (operation, loss) = if stalled { ("stalled", Loss::Stalled) } else { ("expired", Loss::Expired) };
-        let entry = record(operation, id).with("session", named(&hold.by.session)).with("token", hold.token.get());
+        let entry = self.record(operation, id).with("session", named(&hold.by.session)).with("token", hold.token.get());
         fx.journal(entry.with_severity(Severity::Medium));
         self.lose(id, loss);
         let end = match is_there {

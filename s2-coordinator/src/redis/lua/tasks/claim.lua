@@ -36,7 +36,7 @@ end
 function grant(rec, session, resumes)
   local token = number()
   note('claimed', rec, '"session":"' .. session.name .. '","token":' .. int(token) .. ',"attempt":' ..
-    int(rec.failures + 1), nil, true)
+    int(rec.failures + 1))
   unindex(rec)
   if has(rec, FLAG.blocker) then
     drop(rec.name16 .. 'b')

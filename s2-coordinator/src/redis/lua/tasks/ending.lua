@@ -59,7 +59,7 @@ local function complete(rec, said)
     without(rec, FLAG.outcome)
   end
   finish(rec, DONE, END.outdone)
-  note('completed', rec, params, nil, true)
+  note('completed', rec, params)
   tell(rec)
   return { 'completed', extra or 0 }
 end

@@ -284,7 +284,7 @@ function fail(rec, cause, on)
   write(rec.name16 .. 'o', cmsgpack.pack({ cause, on or 0 }))
   with(rec, FLAG.outcome)
   finish(rec, FAILED, END.overdue)
-  note('failed', rec, params, 'MEDIUM', true)
+  note('failed', rec, params, 'MEDIUM')
   tell(rec)
 end
 

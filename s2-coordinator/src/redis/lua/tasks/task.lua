@@ -275,8 +275,8 @@ function lose(rec, code, extra)
 end
 
 -- Keeps an entry about a task. The parameters are JSON, names and values; names of sessions need no escaping.
-function note(operation, rec, params, severity, traced)
-  local trace = traced and terms_of(rec).trace
+function note(operation, rec, params, severity)
+  local trace = terms_of(rec).trace
   record('{"component":"task","operation":"' .. operation .. '","subject":"' .. digits(rec) .. '","params":{' .. params ..
     '},"severity":"' .. (severity or 'INFO') .. '"' .. (trace and ',"trace":"' .. trace .. '"' or '') .. '}')
 end

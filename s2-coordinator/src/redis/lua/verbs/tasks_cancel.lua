@@ -11,7 +11,7 @@ local function verb()
   write(rec.name16 .. 'o', reason)
   with(rec, FLAG.outcome)
   finish(rec, CANCELLED, END.cancelled, reason)
-  note('cancelled', rec, '"reason":' .. cjson.encode(reason), nil, true)
+  note('cancelled', rec, '"reason":' .. cjson.encode(reason))
   tell(rec)
   return { 'ok', 1 }
 end

@@ -35,7 +35,7 @@ end
 
 local function revive(rec)
   local was_on_hold = rec.state == ON_HOLD
-  note('redriven', rec, '', nil, true)
+  note('redriven', rec, '')
   local requires = requirements(rec)
   if not was_on_hold then
     T.bytes = at_least(T.bytes - weigh_task(rec), 0)
