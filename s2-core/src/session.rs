@@ -202,9 +202,10 @@ impl Member {
             self.not_halted().await?;
             let asked = self.s2.clock().now();
             let claimed = tokio::select! {
-                claimed = self.claimant.claim() => claimed?,
-                // A task that was blocked goes on in this place.
+                biased;
+                // A task that was blocked goes on in this place; what was claimed meanwhile is handed back.
                 () = self.places.overbooked() => continue,
+                claimed = self.claimant.claim() => claimed?,
             };
             let Some(held) = claimed else { return Ok(None) };
             // Much may have been spent while it waited.
