@@ -1,10 +1,11 @@
 //! Not being able to go on, and going on with help.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use s2_coordinator::{
-    Blocker, Capabilities, Grant, IdempotencyKey, Lease, NewEscalation, NewTask, NotEnded, Outcome, Resolution,
-    Scheduler, SchedulerExt, Subject, SwarmId, TaskId, TaskKind, Tasks, Text,
+    Blocker, Capabilities, Completion, Error as CoordinatorError, Grant, IdempotencyKey, Lease, NewEscalation, NewTask,
+    NotEnded, Outcome, Resolution, Scheduler, SchedulerExt, Subject, SwarmId, TaskId, TaskKind, Tasks, Text,
 };
 use serde::{Deserialize, Serialize};
 
@@ -37,8 +38,15 @@ const ORGANISERS: u32 = 20;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Question {
     pub(crate) task: TaskId,
-    pub(crate) session: SwarmId,
     pub(crate) question: Text,
+}
+
+/// What a person is shown. Who asks is no part of the question: it may be another session that goes on.
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    session: &'a SwarmId,
+    #[serde(flatten)]
+    asked: Question,
 }
 
 impl Context {
@@ -79,7 +87,7 @@ impl Context {
         let mut blocked = match held.block(blocker).await {
             Ok(blocked) => blocked,
             Err(NotEnded { held, error }) => {
-                work.put(held);
+                work.put(held)?;
                 return Err((*error).into());
             }
         };
@@ -87,16 +95,20 @@ impl Context {
         work.s2.parts.needed.notify_one();
         let help: Vec<TaskId> = blocked.help().iter().map(|submitted| submitted.id).collect();
         let resumed = blocked.resume().await;
-        if gangs_up {
-            // Whatever still goes on is waited for by nobody: the task goes on without it, or does not go on at all.
+        let goes_on = match &resumed {
+            Ok(_) | Err(CoordinatorError::StaleLease { .. }) => true,
+            // Somebody else takes it up, once help is there.
+            Err(_) => false,
+        };
+        if gangs_up && goes_on {
+            // Whatever is not over is waited for by nobody: the task goes on without it, or does not go on at all.
             for rescue in help {
                 call_off(&work.s2, rescue, "the blocked task goes on without help").await;
             }
         }
         let held = resumed?;
         let rescued = self.rescued(&held).await;
-        work.put(held);
-        rescued
+        work.put(held).and(rescued)
     }
 
     /// What the task had waited for before its handler began, if its session was gone when help came: the answers.
@@ -131,8 +143,10 @@ impl Context {
         let (s2, question) = (&self.work.s2, question.into());
         let asked = self.question(&question)?;
         let id = s2.scheduler().submit_one(&asked).await?.id;
-        let escalation = NewEscalation::new(Subject::new(format!("question:{id}"))?, "question");
-        s2.inbox().escalate(escalation.with_payload(asked.data.clone())).await?;
+        // One that begins anew may have its answer already.
+        if s2.scheduler().outcome(id).await?.is_none() {
+            self.show(id, &question).await?;
+        }
         loop {
             let rescued = self.blocked(Blocker::new(question.clone()).with_wait(id)).await?;
             if let Some(answer) = rescued.answers.iter().find(|answer| answer.task == id) {
@@ -144,9 +158,18 @@ impl Context {
         }
     }
 
+    /// Shows a question to people.
+    async fn show(&self, id: TaskId, question: &Text) -> Result<(), Error> {
+        let asked = Question { task: self.task().id, question: question.clone() };
+        let shown = Completion::new().with_json(&Shown { session: self.session(), asked })?.result.data;
+        let escalation = NewEscalation::new(Subject::new(format!("question:{id}"))?, "question");
+        self.work.s2.inbox().escalate(escalation.with_payload(shown)).await?;
+        Ok(())
+    }
+
     fn question(&self, question: &Text) -> Result<NewTask, Error> {
         let task = self.task();
-        let asked = Question { task: task.id, session: self.session().clone(), question: question.clone() };
+        let asked = Question { task: task.id, question: question.clone() };
         let key: IdempotencyKey = format!("question/{}/{:016x}", task.id, fnv(question)).parse()?;
         let mut new = NewTask::new(QUESTION, self.session().clone()).with_key(key).with_json(&asked)?;
         new.trace = task.trace;
@@ -185,7 +208,11 @@ impl Context {
             answers(&self.work.s2, *id, &mut given).await?;
         }
         rescued.answers.extend(given.iter().map(|given| given.answer.clone()));
-        self.work.said().given.extend(given);
+        // Asked for twice, it is given once.
+        let mut said = self.work.said();
+        let known: HashSet<TaskId> = said.given.iter().map(|given| given.answer.task).collect();
+        said.given.extend(given.into_iter().filter(|given| !known.contains(&given.answer.task)));
+        drop(said);
         Ok(rescued)
     }
 }

@@ -9,12 +9,14 @@ use s2_coordinator::{
     Task, TaskId, Text, Timestamp, Value,
 };
 use s2_governor::Verified;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
 use crate::error::Error;
 use crate::help::Answer;
 use crate::help::HELP;
 use crate::help::HelpRequest;
+use crate::places::Place;
+use crate::places::Places;
 use crate::s2::S2;
 use crate::s2::Stop;
 
@@ -32,15 +34,25 @@ pub(crate) struct Work {
     pub(crate) session: SwarmId,
     /// The claim as it was granted at first.
     pub(crate) grant: Grant,
-    /// Not while it is blocked, nor once it has ended.
-    held: Mutex<Option<Held>>,
+    hand: Mutex<Hand>,
     /// The proof of the claim, as far as there is one.
     pub(crate) lease: watch::Sender<Option<Lease>>,
-    /// The place among the tasks that the session has at once; not while it is blocked.
-    place: Mutex<Option<OwnedSemaphorePermit>>,
+    /// The places for tasks that the session has at once.
+    places: Arc<Places>,
     /// How many calls that cost money were begun.
     calls: AtomicU64,
     said: Mutex<Said>,
+}
+
+/// What the session has of the task.
+#[derive(Debug, Default)]
+struct Hand {
+    /// Not while it is blocked, nor once it has ended.
+    held: Option<Held>,
+    /// Not while it is blocked.
+    place: Option<Place>,
+    /// The job is over: whoever has a clone of the context gets nothing any more.
+    over: bool,
 }
 
 /// What a handler has said on its way.
@@ -71,37 +83,57 @@ impl Given {
 }
 
 impl Work {
-    pub(crate) fn new(s2: S2, session: SwarmId, held: Held, place: Option<OwnedSemaphorePermit>) -> Self {
+    pub(crate) fn new(s2: S2, session: SwarmId, held: Held, place: Place, places: &Arc<Places>) -> Self {
         let (grant, lease) = (Grant::clone(&held), watch::Sender::new(Some(held.lease)));
-        let (held, place) = (Mutex::new(Some(held)), Mutex::new(place));
-        Self { s2, session, grant, held, lease, place, calls: AtomicU64::new(0), said: Mutex::default() }
+        let hand = Mutex::new(Hand { held: Some(held), place: Some(place), over: false });
+        let places = Arc::clone(places);
+        Self { s2, session, grant, hand, lease, places, calls: AtomicU64::new(0), said: Mutex::default() }
     }
 
     pub(crate) fn said(&self) -> MutexGuard<'_, Said> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn hand(&self) -> MutexGuard<'_, Hand> {
+        self.hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes the guard of the claim out, if it has one.
     pub(crate) fn take(&self) -> Option<Held> {
         self.lease.send_replace(None);
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.hand().held.take()
     }
 
-    /// Puts a guard in.
-    pub(crate) fn put(&self, held: Held) {
-        let lease = held.lease;
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
-        self.lease.send_replace(Some(lease));
+    /// Puts a guard in, and takes a place for it. Once the job is over, nobody would ever end it: it is handed back.
+    pub(crate) fn put(&self, held: Held) -> Result<(), Error> {
+        let mut hand = self.hand();
+        if hand.over {
+            return Err(self.stale());
+        }
+        self.lease.send_replace(Some(held.lease));
+        hand.held = Some(held);
+        hand.place.get_or_insert_with(|| self.places.take_anyway());
+        Ok(())
+    }
+
+    /// The job is over: what is left of it is handed back.
+    pub(crate) fn close(&self) {
+        self.lease.send_replace(None);
+        let mut hand = self.hand();
+        let left = std::mem::replace(&mut *hand, Hand { over: true, ..Hand::default() });
+        drop(hand);
+        drop(left);
     }
 
     /// Makes room for another task of the session.
     pub(crate) fn make_room(&self) {
-        drop(self.place.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let place = self.hand().place.take();
+        drop(place);
     }
 
     /// Whether it takes up room.
     pub(crate) fn has_place(&self) -> bool {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.hand().place.is_some()
     }
 
     pub(crate) fn stale(&self) -> Error {

@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::help::HELP;
 use crate::help::RESCUES;
 use crate::help::RescueEvent;
+use crate::s2::Busy;
 use crate::s2::Stop;
 use crate::task_error::TaskError;
 use crate::task_error::Then;
@@ -34,6 +35,8 @@ const VERIFIED: EventType = EventType::from_static("rescue.verified");
 pub struct Job {
     cx: Context,
     give_way: Arc<Notify>,
+    /// It is waited for when the process leaves.
+    _busy: Busy,
 }
 
 /// Why a job should not go on.
@@ -58,7 +61,8 @@ impl Deref for Job {
 
 impl Job {
     pub(crate) fn new(cx: Context, give_way: Arc<Notify>) -> Self {
-        Self { cx, give_way }
+        let busy = cx.s2().busy();
+        Self { cx, give_way, _busy: busy }
     }
 
     /// The task is done: with this result, and all that was said on the way.
@@ -246,7 +250,6 @@ fn said(panic: &(dyn Any + Send)) -> String {
 impl Drop for Job {
     fn drop(&mut self) {
         // Clones of the context may live on; the claim does not.
-        drop(self.cx.work.take());
-        self.cx.work.make_room();
+        self.cx.work.close();
     }
 }

@@ -56,6 +56,7 @@ mod hooks;
 mod s2;
 // What a handler has.
 mod meter;
+mod places;
 mod context;
 mod spend;
 mod blocked;

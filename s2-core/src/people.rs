@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use s2_coordinator::{
-    Capabilities, Completion, Escalation, EscalationId, NotEnded, Profile, Resolution, SwarmId, TaskId,
+    Capabilities, Completion, Error as CoordinatorError, Escalation, EscalationId, Invalid, NotEnded, Profile,
+    Resolution, SwarmId, TaskId,
 };
 
 use crate::blocked::PERSON;
+use crate::blocked::QUESTION;
 use crate::error::Error;
 use crate::s2::S2;
 use crate::s2::Stop;
@@ -23,17 +25,20 @@ impl S2 {
     ///
     /// | reason | decision | what follows |
     /// |---|---|---|
-    /// | `budget_exceeded` and what else halts an account | `resume` | the account may be spent from again |
+    /// | `budget_exceeded` | `resume` | the account may be spent from again |
     /// | `question` ([`Context::ask`](crate::Context::ask)) | anything | it is the answer |
     /// | `no_rescuer`, and tasks that wait for each other | `unblock` | the task goes on without help |
     /// | the same | `cancel` | the task is cancelled |
-    /// | anything | anything else | nothing: the person has seen to it |
+    /// | anything, and what the host has asked | anything else | nothing: the person has seen to it |
+    ///
+    /// A store that has forgotten what was spent does not know whose accounts these are: it cannot be resolved by `resume`, and
+    /// says so; [`BudgetLedger::resume`](s2_governor::BudgetLedger::resume) does it, swarm by swarm.
     ///
     /// What was decided is done before the escalation is resolved, and again if that is repeated: so nothing is lost in between.
     ///
     /// # Errors
     ///
-    /// `S2_UNKNOWN_ESCALATION`, `S2_ALREADY_RESOLVED`; whatever the deed can fail with: then the escalation is still pending.
+    /// `S2_UNKNOWN_ESCALATION`, `S2_ALREADY_RESOLVED`; `S2_WRONG_STATE` when a question cannot be answered just now; whatever the deed can fail with: then the escalation is still pending.
     ///
     /// # Cancel safety
     ///
@@ -51,17 +56,16 @@ impl S2 {
         let (what, of) = escalation.key.as_str().split_once(':').unwrap_or((escalation.key.as_str(), ""));
         let task = of.parse().ok().map(TaskId::new);
         match (what, task, resolution.decision.as_str()) {
-            ("budget", _, "resume") => {
-                // The day, and the swarm.
-                let swarm = of.split_once(':').map_or(of, |(_, swarm)| swarm);
-                self.ledger().resume(&SwarmId::new(swarm)?).await?;
-            }
+            ("budget", _, "resume") => _ = self.ledger().resume(&account(escalation)?).await?,
             ("question", Some(question), _) => self.answer(question, resolution).await?,
-            (_, Some(task), "unblock") => _ = self.scheduler().unblock(task).await?,
-            (_, Some(task), "cancel") => {
+            ("no_rescuer" | "deadlock" | "blocked_again", Some(task), "unblock") => {
+                _ = self.scheduler().unblock(task).await?;
+            }
+            ("no_rescuer" | "deadlock" | "blocked_again", Some(task), "cancel") => {
                 let reason = format!("{} decided so", resolution.by);
                 _ = self.scheduler().cancel(task, reason.into()).await?;
             }
+            // What a host asks is its own business.
             _ => {}
         }
         Ok(())
@@ -69,7 +73,8 @@ impl S2 {
 
     /// Answers a question: as a session that does nothing else, and for this question only.
     async fn answer(&self, question: TaskId, resolution: &Resolution) -> Result<(), Error> {
-        if self.scheduler().task(question).await?.state.is_finished() {
+        let status = self.scheduler().task(question).await?;
+        if status.state.is_finished() || status.task.kind != QUESTION {
             return Ok(());
         }
         let person = Profile::new(SwarmId::new(format!("s2/person-{question}"))?);
@@ -81,7 +86,12 @@ impl S2 {
             let answered = held.complete(Completion::new().with_json(resolution)?).await;
             answered.map_err(|NotEnded { error, .. }| *error)?;
         }
-        Ok(session.leave().await?)
+        session.leave().await?;
+        match self.scheduler().task(question).await?.state {
+            state if state.is_finished() => Ok(()),
+            // Whoever tried it before has failed, and it comes back after a backoff.
+            state => Err(CoordinatorError::WrongState { task: question, state, expected: "ready" }.into()),
+        }
     }
 
     /// Shows escalations to people: `show` is called for each one that waits, once in this process, the oldest first. It runs in
@@ -98,6 +108,17 @@ impl S2 {
             }
         });
     }
+}
+
+/// The account that an escalation is about. Its key may be shortened; its payload says it in full.
+fn account(escalation: &Escalation) -> Result<SwarmId, Error> {
+    #[derive(serde::Deserialize)]
+    struct Halted {
+        account: SwarmId,
+    }
+    let halted = serde_json::from_slice::<Halted>(&escalation.payload);
+    let invalid = |error| Invalid::new("account of escalation", escalation.key.as_str(), error);
+    Ok(halted.map_err(invalid)?.account)
 }
 
 async fn show_all<F: Future<Output = ()>>(s2: &S2, show: impl Fn(Escalation) -> F) {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use s2_coordinator::{Clock, EventBus, Inbox, Journal, Scheduler, SwarmId};
+use s2_coordinator::{Clock, EventBus, Inbox, Journal, Scheduler, Session as Claimant, SwarmId};
 use s2_governor::{BudgetLedger, Providers};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -34,6 +34,8 @@ pub(crate) struct Parts {
     pub(crate) stop: watch::Sender<Stop>,
     /// What runs in the background until then.
     pub(crate) running: Mutex<JoinSet<()>>,
+    /// How much is waited for when the process leaves: what runs in the background, and the jobs of hosts with their own loop.
+    pub(crate) busy: watch::Sender<usize>,
     /// Who can be called off its work.
     pub(crate) recruits: Mutex<HashMap<SwarmId, Weak<dyn Recruit>>>,
     /// Whether the background has begun.
@@ -58,6 +60,19 @@ pub(crate) enum Stop {
 pub(crate) trait Recruit: Send + Sync {
     /// Hands a task back, unless there is room for another.
     fn call_off(&self);
+
+    /// The session, as the scheduler knows it.
+    fn claimant(&self) -> Claimant;
+}
+
+/// Something that is waited for when the process leaves, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Busy(watch::Sender<usize>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.send_modify(|busy| *busy -= 1);
+    }
 }
 
 /// What a fleet is made of in this process.
@@ -74,7 +89,7 @@ impl S2 {
     pub(crate) fn new(made: Made, settings: Settings, hooks: Arc<dyn RescueHooks>) -> Self {
         let Made { scheduler, bus, journal, inbox, ledger, providers } = made;
         let (stop, running, recruits) = (watch::Sender::default(), Mutex::default(), Mutex::default());
-        let (begun, needed) = (AtomicBool::new(false), Notify::new());
+        let (begun, needed, busy) = (AtomicBool::new(false), Notify::new(), watch::Sender::default());
         let parts = Parts {
             scheduler,
             bus,
@@ -86,6 +101,7 @@ impl S2 {
             hooks,
             stop,
             running,
+            busy,
             recruits,
             begun,
             needed,
@@ -154,7 +170,17 @@ impl S2 {
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut running = self.running();
         while running.try_join_next().is_some() {}
-        running.spawn(task);
+        let busy = self.busy();
+        running.spawn(async move {
+            task.await;
+            drop(busy);
+        });
+    }
+
+    /// From now on the process waits for something when it leaves.
+    pub(crate) fn busy(&self) -> Busy {
+        self.parts.busy.send_modify(|busy| *busy += 1);
+        Busy(self.parts.busy.clone())
     }
 
     pub(crate) fn running(&self) -> MutexGuard<'_, JoinSet<()>> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use s2_coordinator::{Capabilities, Error as CoordinatorError, Held, Invalid, Profile, Session as Claimant, SwarmId};
 use s2_governor::BudgetLedgerExt;
 use serde::Serialize;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::context::Context;
@@ -16,6 +16,8 @@ use crate::error::Error;
 use crate::help::HELP;
 use crate::help::HelpRequest;
 use crate::job::Job;
+use crate::places::Place;
+use crate::places::Places;
 use crate::rescue;
 use crate::s2::Recruit;
 use crate::s2::S2;
@@ -24,6 +26,9 @@ use crate::task_error::TaskError;
 
 /// How long a session waits before it tries again what the store could not do.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How many tasks a session has at once at most.
+const MOST_AT_ONCE: usize = 1_000_000;
 
 /// How often a halted session looks whether it may go on.
 const HALTED: Duration = Duration::from_secs(5);
@@ -77,14 +82,15 @@ impl SessionBuilder {
             return Err(Error::ShuttingDown);
         }
         tokio::runtime::Handle::try_current().map_err(|_| CoordinatorError::NoRuntime)?;
-        if !(1..=Semaphore::MAX_PERMITS).contains(&concurrency) {
-            return Err(Invalid::new("concurrency", &concurrency.to_string(), "must not be zero").into());
+        if !(1..=MOST_AT_ONCE).contains(&concurrency) {
+            let range = format!("must be from 1 to {MOST_AT_ONCE}");
+            return Err(Invalid::new("concurrency", &concurrency.to_string(), range).into());
         }
         let profile = Profile::new(name?).with_capabilities(Capabilities::new(&offers)?);
         let claimant = Claimant::enter(Arc::clone(s2.scheduler()), &profile).await?;
         rescue::begin(&s2);
-        let places = Arc::new(Semaphore::new(concurrency));
-        let member = Arc::new(Member { s2, name: profile.session, claimant, places, jobs: Mutex::default() });
+        let (places, left, name) = (Places::new(concurrency), watch::Sender::default(), profile.session);
+        let member = Arc::new(Member { s2, name, claimant, places, left, jobs: Mutex::default() });
         let recruit: Arc<dyn Recruit> = Arc::<Member>::clone(&member);
         member.s2.recruits().insert(member.name.clone(), Arc::downgrade(&recruit));
         Ok(Session { member })
@@ -143,7 +149,9 @@ struct Member {
     s2: S2,
     name: SwarmId,
     claimant: Claimant,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
+    /// Whether it has left.
+    left: watch::Sender<bool>,
     /// What it has in hand, the newest last, and how to tell it to give way.
     jobs: Mutex<Vec<(Weak<Work>, Arc<Notify>)>>,
 }
@@ -169,6 +177,7 @@ impl Session {
         tokio::select! {
             biased;
             () = self.member.s2.stopped(Stop::Drain) => Ok(None),
+            () = self.member.left() => Ok(None),
             job = self.member.next() => job,
         }
     }
@@ -183,18 +192,24 @@ impl Session {
     ///
     /// Repeating it completes it.
     pub async fn leave(&self) -> Result<(), Error> {
+        self.member.left.send_replace(true);
         Ok(self.member.claimant.leave().await?)
     }
 }
 
 impl Member {
     async fn next(&self) -> Result<Option<Job>, Error> {
-        // Places are never closed.
-        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return Ok(None) };
         loop {
+            let place = self.places.take().await;
             self.not_halted().await?;
             let asked = self.s2.clock().now();
-            let Some(held) = self.claimant.claim().await? else { return Ok(None) };
+            let claimed = tokio::select! {
+                biased;
+                // A task that was blocked goes on in this place; what was claimed meanwhile is handed back.
+                () = self.places.overbooked() => continue,
+                claimed = self.claimant.claim() => claimed?,
+            };
+            let Some(held) = claimed else { return Ok(None) };
             if self.is_for_somebody_else(&held) {
                 // Whoever was asked is gone, or slow: whom to ask instead is for the organiser to say.
                 held.give_up("somebody else was asked").await.map_err(CoordinatorError::from)?;
@@ -213,6 +228,11 @@ impl Member {
         held.task.kind == HELP && held.task.json::<HelpRequest>().is_ok_and(|request| request.helper != self.name)
     }
 
+    async fn left(&self) {
+        // The sender lives as long as this.
+        drop(self.left.subscribe().wait_for(|left| *left).await);
+    }
+
     async fn is_halted(&self) -> Result<bool, Error> {
         Ok(self.s2.ledger().halted(&self.name).await?.is_some())
     }
@@ -225,8 +245,8 @@ impl Member {
         Ok(())
     }
 
-    fn job(&self, held: Held, place: OwnedSemaphorePermit) -> Job {
-        let work = Arc::new(Work::new(self.s2.clone(), self.name.clone(), held, Some(place)));
+    fn job(&self, held: Held, place: Place) -> Job {
+        let work = Arc::new(Work::new(self.s2.clone(), self.name.clone(), held, place, &self.places));
         let give_way = Arc::new(Notify::new());
         let mut jobs = self.jobs();
         jobs.retain(|(work, _)| work.strong_count() > 0);
@@ -241,12 +261,16 @@ impl Member {
 
 impl Recruit for Member {
     fn call_off(&self) {
-        if self.places.available_permits() > 0 {
+        if self.places.has_room() {
             return;
         }
         let jobs = self.jobs();
         let newest = jobs.iter().rev().find(|(work, _)| work.upgrade().is_some_and(|work| work.has_place()));
         newest.into_iter().for_each(|(_, give_way)| give_way.notify_one());
+    }
+
+    fn claimant(&self) -> Claimant {
+        self.claimant.clone()
     }
 }
 
@@ -273,14 +297,15 @@ where
     F: Future<Output = Result<T, TaskError>> + Send + 'static,
     H: Fn(Context) -> F + Send + Sync + 'static,
 {
-    let session = Session { member };
+    let (session, handler) = (Session { member }, Arc::new(handler));
     let mut jobs = JoinSet::new();
     loop {
         match session.next().await {
             Ok(Some(job)) => {
                 while jobs.try_join_next().is_some() {}
-                let handled = handler(Context::clone(&job));
-                jobs.spawn(job.run(handled));
+                let (handler, cx) = (Arc::clone(&handler), Context::clone(&job));
+                // What it does before there is a future may panic, too.
+                jobs.spawn(job.run(async move { handler(cx).await }));
             }
             Ok(None) => break,
             Err(Error::Coordinator(error @ (CoordinatorError::StaleSession { .. } | CoordinatorError::Closed))) => {

@@ -110,6 +110,7 @@ impl Settings {
     pub fn check(&self) -> Result<(), Error> {
         self.rescue_policy.check()?;
         self.budget.check()?;
+        self.providers.values().try_for_each(ProviderSettings::check)?;
         let day = Duration::from_secs(24 * 60 * 60);
         for (what, time) in [("help.timeout_s", self.help.timeout), ("help.look_again_s", self.help.look_again)] {
             if time.is_zero() || time > day {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use s2_coordinator::{Text, Timestamp};
-use s2_governor::{BreakerOpen, BulkheadFull, Denied};
+use s2_governor::{BreakerOpen, BulkheadFull, Denied, Refused};
 
 /// How many bytes of a reason are kept.
 const REASON_BYTES: usize = 1_000;
@@ -102,7 +102,12 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for TaskError {
 
 /// Whether an error says that nothing was begun, and until when to wait, as far as it knows.
 fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<Option<Timestamp>> {
-    if let Some(open) = error.downcast_ref::<BreakerOpen>() {
+    let refused = match error.downcast_ref::<Refused>() {
+        Some(Refused::BreakerOpen(open)) => Some(open),
+        Some(Refused::BulkheadFull(_)) => return Some(None),
+        None => error.downcast_ref::<BreakerOpen>(),
+    };
+    if let Some(open) = refused {
         return Some(open.until);
     }
     (error.is::<Denied>() || error.is::<BulkheadFull>()).then_some(None)

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use s2_coordinator::{SwarmId, TaskId, Text, Timestamp, Why};
-use s2_governor::{Balance, BreakerState, ProviderName};
+use s2_governor::{Balance, BreakerState, ForcedTo, ProviderName};
 
 use crate::blocked::ORGANISER;
 use crate::error::Error;
@@ -91,10 +91,11 @@ impl S2 {
         let left_alone = all.iter().filter_map(|provider| {
             let (provider, verdict) = (provider.breaker().provider().clone(), provider.breaker().verdict());
             let cooling = verdict.cool_down.filter(|until| *until > self.clock().now());
-            match verdict.state {
-                BreakerState::Open { until } => Some(BreakerSaid { provider, until: Some(until) }),
-                _ if cooling.is_some() => Some(BreakerSaid { provider, until: cooling }),
-                _ => None,
+            match (verdict.forced.map(|forced| forced.to), verdict.state) {
+                (Some(ForcedTo::Closed), _) => None,
+                (Some(ForcedTo::Open), _) => Some(BreakerSaid { provider, until: None }),
+                (None, BreakerState::Open { until }) => Some(BreakerSaid { provider, until: cooling.max(Some(until)) }),
+                _ => cooling.map(|until| BreakerSaid { provider, until: Some(until) }),
             }
         });
         left_alone.collect()
