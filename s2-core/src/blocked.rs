@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use s2_coordinator::{
     Blocker, Capabilities, Completion, Error as CoordinatorError, Grant, IdempotencyKey, Lease, NewEscalation, NewTask,
-    NotEnded, Outcome, Resolution, Scheduler, SchedulerExt, Subject, SwarmId, TaskId, TaskKind, Tasks, Text,
+    NotEnded, Outcome, Resolution, Scheduler, SchedulerExt, Subject, SwarmId, TaskId, Tasks, Text,
 };
 use serde::{Deserialize, Serialize};
 
@@ -14,22 +14,15 @@ use crate::context::Given;
 use crate::error::Error;
 use crate::help::Answer;
 use crate::help::Helped;
+use crate::help::ORGANISE;
+use crate::help::ORGANISER;
+use crate::help::PERSON;
+use crate::help::QUESTION;
 use crate::help::RESCUE;
 use crate::help::Rescue;
 use crate::help::Rescued;
+use crate::hooks::asked;
 use crate::s2::S2;
-
-/// The session that organises help: one of the fleet at a time, in whatever process.
-pub(crate) const ORGANISER: SwarmId = SwarmId::from_static("s2/organiser");
-
-/// What only the organiser offers, and gets nothing else.
-pub(crate) const ORGANISE: &str = "only:s2:organise";
-
-/// The tasks that only people do: to answer a question.
-pub(crate) const QUESTION: TaskKind = TaskKind::from_static("s2.question");
-
-/// What only people offer.
-pub(crate) const PERSON: &str = "only:s2:person";
 
 /// How often a rescue survives its organiser.
 const ORGANISERS: u32 = 20;
@@ -141,8 +134,8 @@ impl Context {
     /// As [`Context::blocked`].
     pub async fn ask(&self, question: impl Into<Text>) -> Result<Resolution, Error> {
         let (s2, question) = (&self.work.s2, question.into());
-        let asked = self.question(&question)?;
-        let id = s2.scheduler().submit_one(&asked).await?.id;
+        let new = self.question(&question)?;
+        let id = s2.scheduler().submit_one(&new).await?.id;
         // One that begins anew may have its answer already.
         if s2.scheduler().outcome(id).await?.is_none() {
             self.show(id, &question).await?;
@@ -181,7 +174,9 @@ impl Context {
         let (work, task) = (&self.work, self.task());
         let lease = self.lease().ok_or_else(|| work.stale())?;
         if blocker.requires.is_empty() {
-            blocker.requires = work.s2.parts.hooks.requires(task, &blocker.reason);
+            let requires = || work.s2.parts.hooks.requires(task, &blocker.reason);
+            let requires = asked("requires", requires);
+            blocker.requires = requires.unwrap_or_else(|| task.requires.clone());
         }
         let since = *work.said().blocked.entry(blocker.reason.clone()).or_insert_with(|| work.s2.clock().now());
         let rescue = Rescue {

@@ -17,6 +17,18 @@ pub const RESCUE: TaskKind = TaskKind::from_static("s2.rescue");
 /// Where it is told who was chosen to help and why, who was called off what it did, and of what use help was.
 pub const RESCUES: Topic = Topic::from_static("rescues");
 
+/// The session that organises help: one of the fleet at a time, in whatever process.
+pub(crate) const ORGANISER: SwarmId = SwarmId::from_static("s2/organiser");
+
+/// What only the organiser offers, and gets nothing else.
+pub(crate) const ORGANISE: &str = "only:s2:organise";
+
+/// The tasks that only people do: to answer a question.
+pub(crate) const QUESTION: TaskKind = TaskKind::from_static("s2.question");
+
+/// What only people offer.
+pub(crate) const PERSON: &str = "only:s2:person";
+
 /// What a rescue task says: somebody is blocked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Rescue {

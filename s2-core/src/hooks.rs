@@ -1,6 +1,7 @@
 //! What a host may say about help.
 
 use std::fmt::Debug;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use s2_coordinator::{Capabilities, Task, TaskResult};
 
@@ -34,3 +35,9 @@ pub trait RescueHooks: Debug + Send + Sync + 'static {
 pub struct NoHooks;
 
 impl RescueHooks for NoHooks {}
+
+/// What a hook says; nothing if it panics, since others depend on whoever calls it.
+pub(crate) fn asked<T>(what: &'static str, hook: impl FnOnce() -> T) -> Option<T> {
+    let answer = catch_unwind(AssertUnwindSafe(hook));
+    answer.inspect_err(|_| tracing::error!(what, "a hook of the host panicked")).ok()
+}

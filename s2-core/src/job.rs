@@ -6,9 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use s2_coordinator::{
     Completion, Ended, Ending, Error as CoordinatorError, EventType, Held, Loss, NewEvent, NotEnded, Retry,
+    Text,
 };
 use serde::Serialize;
 use tokio::sync::Notify;
@@ -24,6 +26,11 @@ use crate::s2::Busy;
 use crate::s2::Stop;
 use crate::task_error::TaskError;
 use crate::task_error::Then;
+
+/// How long to wait for a store that is away.
+const PAUSE: Duration = Duration::from_secs(1);
+
+const CALLED_OFF: Text = Text::from_static("somebody else needs help more urgently");
 
 const VERIFIED: EventType = EventType::from_static("rescue.verified");
 
@@ -76,7 +83,17 @@ impl Job {
     /// As [`Held::complete`].
     pub fn complete<T: Serialize + ?Sized>(self, result: &T) -> impl Future<Output = Result<Ended, Error>> + use<T> {
         let ending = self.completion(result).map(Ending::Complete);
-        async move { self.end(ending?).await }
+        async move {
+            match ending {
+                Ok(ending) => self.end(ending).await,
+                // It has no JSON form, and never will have.
+                Err(error) => {
+                    let ending = self.failure(&TaskError::fatal(&error));
+                    self.end(ending).await?;
+                    Err(error)
+                }
+            }
+        }
     }
 
     /// The task is not done: what becomes of it is said by the error.
@@ -133,7 +150,9 @@ impl Job {
                 // The sender lives as long as this job.
                 _ = leases.changed() => {}
                 lost = lost => match lost {
-                    Ok(Loss::Ended) | Err(_) => drop(leases.changed().await),
+                    Ok(Loss::Ended) => drop(leases.changed().await),
+                    // The store is away; the lease may be over by now, and the next answer says so.
+                    Err(_) => tokio::time::sleep(PAUSE).await,
                     Ok(loss) => return loss,
                 }
             }
@@ -151,7 +170,9 @@ impl Job {
                 tracing::info!(%task, ?loss, "the claim is lost; its handler was dropped");
                 return;
             }
-            Handled::Interrupted(_) => Ok(Ending::Release),
+            // Whoever is called off must not be given the same again before what it was called off for.
+            Handled::Interrupted(Interrupted::CalledOff) => Ok(Ending::Refuse { reason: CALLED_OFF, delay: None }),
+            Handled::Interrupted(Interrupted::Leaving) => Ok(Ending::Release),
         };
         let ended = match ending {
             Ok(ending) => self.end(ending).await,
@@ -165,7 +186,7 @@ impl Job {
             // Whoever was lost in the last moment, or is blocked, has nothing to end.
             Ok(_) | Err(Error::Coordinator(CoordinatorError::StaleLease { .. })) => {}
             Err(error) => {
-                tracing::warn!(%task, %error, "the claim could not be ended; it comes back when its lease ends");
+                tracing::warn!(%task, %error, "the claim could not be ended; it is handed back, or comes back when its lease ends");
             }
         }
     }

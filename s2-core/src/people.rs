@@ -8,9 +8,9 @@ use s2_coordinator::{
     Resolution, SwarmId, TaskId,
 };
 
-use crate::blocked::PERSON;
-use crate::blocked::QUESTION;
 use crate::error::Error;
+use crate::help::PERSON;
+use crate::help::QUESTION;
 use crate::s2::S2;
 use crate::s2::Stop;
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use s2_coordinator::{Clock, EventBus, Inbox, Journal, Scheduler, Session as Claimant, SwarmId};
+use s2_coordinator::{Clock, EventBus, Inbox, Journal, Scheduler, Session as Claimant, SwarmId, TaskId};
 use s2_governor::{BudgetLedger, Providers};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -58,8 +58,8 @@ pub(crate) enum Stop {
 
 /// A session of this process that can be called off its work.
 pub(crate) trait Recruit: Send + Sync {
-    /// Hands a task back, unless there is room for another.
-    fn call_off(&self);
+    /// Hands a task back in favour of this one, unless there is room for it, or it is at it already.
+    fn call_off(&self, help: TaskId);
 
     /// The session, as the scheduler knows it.
     fn claimant(&self) -> Claimant;

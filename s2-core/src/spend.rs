@@ -2,10 +2,13 @@
 
 use std::fmt::Display;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use s2_coordinator::{IdempotencyKey, Timestamp};
 use s2_governor::{Admission, CallOutcome, NanoUsd, Permit, Refused, Reservation, Reserve, Reserved};
+
+use tokio::sync::oneshot;
 
 use crate::context::Context;
 use crate::meter::Meter;
@@ -68,10 +71,30 @@ impl Context {
         if let Ok(key) = format!("{}/{}/{call}", lease.task, lease.token).parse::<IdempotencyKey>() {
             reserve = reserve.with_key(key);
         }
-        match self.work.s2.ledger().reserve(&reserve).await.map_err(SpendError::Ledger)? {
+        match hold(&self.work.s2, reserve).await.map_err(SpendError::Ledger)? {
             Reserved::Granted(reservation) => Ok(reservation),
             Reserved::Denied(denied) => Err(SpendError::Denied(denied)),
         }
+    }
+}
+
+/// Reserves money, and gives it back if nobody waits for it any more: then the call is not made.
+async fn hold(s2: &S2, reserve: Reserve) -> Result<Reserved, s2_governor::Error> {
+    let (answer, answered) = oneshot::channel();
+    let ledger = Arc::clone(s2.ledger());
+    let session = reserve.session.clone();
+    s2.spawn(async move {
+        let Err(unheard) = answer.send(ledger.reserve(&reserve).await) else { return };
+        if let Ok(Reserved::Granted(reservation)) = unheard
+            && let Err(error) = ledger.release(&reservation).await
+        {
+            tracing::warn!(%session, %error, "what nobody spends could not be given back; it will be presumed to be spent");
+        }
+    });
+    match answered.await {
+        Ok(answer) => answer,
+        // The runtime ends.
+        Err(_) => Err(s2_coordinator::Error::Closed.into()),
     }
 }
 
@@ -99,6 +122,7 @@ async fn keep<T>(s2: &S2, reservation: &Reservation, call: impl Future<Output = 
             answer = &mut call => return answer,
             extended = extended => match extended {
                 Ok(later) => until = later,
+                Err(error) if error.is_retryable() => {}
                 // It was presumed spent meanwhile; what the call has cost will correct that.
                 Err(_) => return call.await,
             },

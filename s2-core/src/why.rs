@@ -5,8 +5,8 @@ use std::fmt;
 use s2_coordinator::{SwarmId, TaskId, Text, Timestamp, Why};
 use s2_governor::{Balance, BreakerState, ForcedTo, ProviderName};
 
-use crate::blocked::ORGANISER;
 use crate::error::Error;
+use crate::help::ORGANISER;
 use crate::help::Rescue;
 use crate::rescue;
 use crate::s2::S2;

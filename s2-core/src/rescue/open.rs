@@ -1,12 +1,13 @@
 //! A rescue on its way.
 
-use s2_coordinator::{Held, NewTask, Outcome, SwarmId, TaskId, TaskState, Tasks, Text, When};
+use s2_coordinator::{Held, NewTask, Outcome, SwarmId, TaskId, TaskState, Tasks, Text, Timestamp, When};
 
 use crate::error::Error;
 use crate::help::HELP;
 use crate::help::HelpRequest;
 use crate::help::Helped;
 use crate::help::Rescue;
+use crate::hooks::asked;
 use crate::s2::S2;
 use crate::settings::Enough;
 
@@ -16,8 +17,8 @@ pub(super) struct Open {
     pub(super) held: Held,
     pub(super) rescue: Rescue,
     pub(super) parts: Vec<Part>,
-    /// Whether helpers are to be looked for.
-    pub(super) looks: bool,
+    /// When helpers are to be looked for, if they are.
+    pub(super) look_at: Option<Timestamp>,
     /// Whether a person was told that there are none.
     pub(super) escalated: bool,
 }
@@ -37,6 +38,8 @@ pub(super) enum PartEnd {
     Helped,
     /// It declined, took too long, was lost, or its result is of no use.
     Failed,
+    /// It was cancelled: that says nothing about it.
+    CalledOff,
 }
 
 impl Open {
@@ -55,8 +58,10 @@ impl Open {
             }
             which = page.next.map(|next| listed.after(next));
         }
-        let looks = parts.iter().all(|part| part.end.is_some());
-        Ok(Self { held, rescue, parts, looks, escalated: false })
+        let mut open = Self { held, rescue, parts, look_at: None, escalated: false };
+        let most = s2.settings().rescue_policy.max_rescuers_per_blocker;
+        open.look_at = (open.places(most) > 0).then(|| s2.clock().now());
+        Ok(open)
     }
 
     pub(super) fn id(&self) -> TaskId {
@@ -80,7 +85,7 @@ impl Open {
     pub(super) fn is_enough(&self, enough: Enough, most: usize) -> bool {
         match enough {
             Enough::First => self.helped() > 0,
-            Enough::All => self.running() == 0 && self.helped() > 0 && (self.helped() >= most || !self.looks),
+            Enough::All => self.running() == 0 && self.helped() > 0 && (self.helped() >= most || self.look_at.is_none()),
         }
     }
 
@@ -100,7 +105,7 @@ impl Open {
         let Rescue { blocked, by, kind, subject, reason, requires, .. } = self.rescue.clone();
         let because = because.clone();
         let mut request = HelpRequest { blocked, by, kind, subject, reason, requires, helper, because, details: None };
-        request.details = s2.parts.hooks.details(&request);
+        request.details = asked("details", || s2.parts.hooks.details(&request)).flatten();
         request
     }
 
@@ -152,7 +157,11 @@ pub(super) async fn part_end(
 /// Whether what came out is of use.
 pub(super) fn judge(s2: &S2, request: &HelpRequest, outcome: &Outcome) -> PartEnd {
     match outcome {
-        Outcome::Done(result) if s2.parts.hooks.accepts(request, result) => PartEnd::Helped,
-        _ => PartEnd::Failed,
+        Outcome::Done(result) => {
+            let accepts = asked("accepts", || s2.parts.hooks.accepts(request, result)).unwrap_or(false);
+            if accepts { PartEnd::Helped } else { PartEnd::Failed }
+        }
+        Outcome::Failed { .. } => PartEnd::Failed,
+        Outcome::Cancelled { .. } => PartEnd::CalledOff,
     }
 }

@@ -12,8 +12,8 @@ use s2_coordinator::{
 };
 use s2_governor::{Need, TrackRecords};
 
-use crate::blocked::ORGANISER;
 use crate::error::Error;
+use crate::help::ORGANISER;
 use crate::help::RESCUES;
 use crate::help::RescueEvent;
 use crate::s2::S2;
@@ -23,8 +23,8 @@ const SUMMED: EventType = EventType::from_static("rescue.summed");
 /// How many events are read at a time.
 const PAGE: usize = 500;
 
-/// Of how many sessions an event tells the sum.
-const SESSIONS: usize = 200;
+/// How many bytes of the sum an event tells, or one session more.
+const BYTES: usize = 128 * 1024;
 
 /// After how many outcomes the sum is told.
 const OUTCOMES: usize = 1_000;
@@ -45,6 +45,8 @@ pub(crate) struct Records {
     outcomes: usize,
     /// When it was told.
     told: Timestamp,
+    /// Whether anything was read.
+    begun: bool,
 }
 
 impl Records {
@@ -72,8 +74,8 @@ impl Records {
 
     /// Adds what is new. A sum that was told stands for everything before it.
     fn add(&mut self, news: Vec<(Arc<Event>, RescueEvent)>) {
-        let summed =
-            if self.outcomes == 0 && self.told == Timestamp::EPOCH { self.begin(&news) } else { Position::default() };
+        let begins = !std::mem::replace(&mut self.begun, true);
+        let summed = if begins { self.begin(&news) } else { Position::default() };
         for (event, told) in news {
             match told {
                 RescueEvent::Verified { helper, by, requires, outcome } if event.position > summed => {
@@ -105,7 +107,7 @@ impl Records {
     /// Tells the sum if it is time to. What is very old is forgotten.
     pub(crate) async fn tell(&mut self, s2: &S2) -> Result<(), Error> {
         let now = s2.clock().now();
-        if self.outcomes == 0 || self.outcomes < OUTCOMES && now.since(self.told) < DAY {
+        if self.records == TrackRecords::default() || self.outcomes < OUTCOMES && now.since(self.told) < DAY {
             return Ok(());
         }
         let kept = HALF_LIVES * u64::from(s2.settings().help.half_life_days);
@@ -113,18 +115,32 @@ impl Records {
         self.records.forget(UtcDay::of(Timestamp::from_micros(oldest)));
         let stored = serde_json::to_value(&self.records).map_err(unstorable)?;
         let all: BTreeMap<SwarmId, serde_json::Value> = serde_json::from_value(stored).map_err(unstorable)?;
-        let all: Vec<_> = all.into_iter().collect();
-        let of = all.len().div_ceil(SESSIONS);
-        for (nth, records) in all.chunks(SESSIONS).enumerate() {
-            let (through, records) = (self.read, records.iter().cloned().collect());
+        let parts = split(all);
+        let of = parts.len();
+        for (nth, records) in parts.into_iter().enumerate() {
+            let through = self.read;
             let told = RescueEvent::Summed { through, part: (nth, of), records };
             let event = NewEvent::new(RESCUES, SUMMED, ORGANISER).with_json(&told)?;
-            let event = event.with_idempotency_key(format!("sum/{through}/{nth}").parse()?);
+            let event = event.with_idempotency_key(format!("sum/{through}/{nth}/{}", UtcDay::of(now)).parse()?);
             s2.bus().publish(&[event]).await?;
         }
         (self.outcomes, self.told) = (0, now);
         Ok(())
     }
+}
+
+/// The sum in parts that an event can tell.
+fn split(all: BTreeMap<SwarmId, serde_json::Value>) -> Vec<BTreeMap<SwarmId, serde_json::Value>> {
+    let (mut parts, mut bytes) = (vec![BTreeMap::new()], 0);
+    for (session, record) in all {
+        if bytes > BYTES {
+            parts.push(BTreeMap::new());
+            bytes = 0;
+        }
+        bytes += session.as_str().len() + record.to_string().len();
+        parts.last_mut().into_iter().for_each(|part| drop(part.insert(session.clone(), record.clone())));
+    }
+    parts
 }
 
 fn told(event: &Arc<Event>) -> Option<(Arc<Event>, RescueEvent)> {
