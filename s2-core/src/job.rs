@@ -9,8 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use s2_coordinator::{
-    Completion, Ended, Ending, Error as CoordinatorError, EventType, Held, Loss, NewEvent, NotEnded, Retry,
-    Text,
+    Completion, Ended, Ending, Error as CoordinatorError, EventType, Held, Loss, NewEvent, NotEnded, Retry, Text,
 };
 use serde::Serialize;
 use tokio::sync::Notify;

@@ -44,8 +44,9 @@ impl Places {
         drop(self.taken.subscribe().wait_for(|taken| *taken > self.most).await);
     }
 
-    pub(crate) fn has_room(&self) -> bool {
-        *self.taken.borrow() < self.most
+    /// How many there are.
+    pub(crate) fn most(&self) -> usize {
+        self.most
     }
 }
 

@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use s2_coordinator::{Capabilities, Error as CoordinatorError, Held, Invalid, Profile, Session as Claimant, SwarmId};
+use s2_coordinator::{
+    Capabilities, Error as CoordinatorError, Held, Invalid, Profile, Session as Claimant, SwarmId, TaskId,
+};
 use s2_governor::BudgetLedgerExt;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
@@ -29,6 +31,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// How many tasks a session has at once at most.
 const MOST_AT_ONCE: usize = 1_000_000;
+
+/// The swarm of S²'s own sessions.
+const OWN: SwarmId = SwarmId::from_static("s2");
 
 /// How often a halted session looks whether it may go on.
 const HALTED: Duration = Duration::from_secs(5);
@@ -86,13 +91,17 @@ impl SessionBuilder {
             let range = format!("must be from 1 to {MOST_AT_ONCE}");
             return Err(Invalid::new("concurrency", &concurrency.to_string(), range).into());
         }
-        let profile = Profile::new(name?).with_capabilities(Capabilities::new(&offers)?);
+        let name = name?;
+        if OWN.contains(&name) {
+            return Err(Invalid::new("session", name.as_str(), "names below s2 are of S² itself").into());
+        }
+        let profile = Profile::new(name).with_capabilities(Capabilities::new(&offers)?);
         let claimant = Claimant::enter(Arc::clone(s2.scheduler()), &profile).await?;
         rescue::begin(&s2);
-        let (places, left, name) = (Places::new(concurrency), watch::Sender::default(), profile.session);
-        let member = Arc::new(Member { s2, name, claimant, places, left, jobs: Mutex::default() });
+        let (places, left, claimant) = (Places::new(concurrency), watch::Sender::default(), Mutex::new(claimant));
+        let member = Arc::new(Member { s2, profile, claimant, places, left, jobs: Mutex::default() });
         let recruit: Arc<dyn Recruit> = Arc::<Member>::clone(&member);
-        member.s2.recruits().insert(member.name.clone(), Arc::downgrade(&recruit));
+        member.s2.recruits().insert(member.profile.session.clone(), Arc::downgrade(&recruit));
         Ok(Session { member })
     }
 
@@ -147,8 +156,9 @@ pub struct Session {
 
 struct Member {
     s2: S2,
-    name: SwarmId,
-    claimant: Claimant,
+    profile: Profile,
+    /// It enters anew when it was taken for lost.
+    claimant: Mutex<Claimant>,
     places: Arc<Places>,
     /// Whether it has left.
     left: watch::Sender<bool>,
@@ -160,7 +170,7 @@ impl Session {
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &SwarmId {
-        &self.member.name
+        &self.member.profile.session
     }
 
     /// Waits for the next task: until there is a place for it, no account on the way up is halted, and there is something to
@@ -193,7 +203,7 @@ impl Session {
     /// Repeating it completes it.
     pub async fn leave(&self) -> Result<(), Error> {
         self.member.left.send_replace(true);
-        Ok(self.member.claimant.leave().await?)
+        Ok(self.member.claimant().leave().await?)
     }
 }
 
@@ -207,7 +217,7 @@ impl Member {
                 biased;
                 // A task that was blocked goes on in this place; what was claimed meanwhile is handed back.
                 () = self.places.overbooked() => continue,
-                claimed = self.claimant.claim() => claimed?,
+                claimed = self.claim() => claimed?,
             };
             let Some(held) = claimed else { return Ok(None) };
             if self.is_for_somebody_else(&held) {
@@ -225,7 +235,27 @@ impl Member {
 
     /// Whether somebody's help is asked for, and not this session's.
     fn is_for_somebody_else(&self, held: &Held) -> bool {
-        held.task.kind == HELP && held.task.json::<HelpRequest>().is_ok_and(|request| request.helper != self.name)
+        held.task.kind == HELP
+            && held.task.json::<HelpRequest>().is_ok_and(|request| request.helper != self.profile.session)
+    }
+
+    fn claimant(&self) -> Claimant {
+        self.claimant.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Claims; if the fleet has taken the session for lost, since nothing was heard of this process for too long, it enters anew.
+    async fn claim(&self) -> Result<Option<Held>, Error> {
+        loop {
+            let claimant = self.claimant();
+            match claimant.claim().await {
+                Err(CoordinatorError::StaleSession { current: None, .. }) if !*self.left.borrow() => {
+                    tracing::warn!(session = %self.profile.session, "it was taken for lost, and enters anew");
+                    let claimant = Claimant::enter(Arc::clone(self.s2.scheduler()), &self.profile).await?;
+                    *self.claimant.lock().unwrap_or_else(PoisonError::into_inner) = claimant;
+                }
+                claimed => return Ok(claimed?),
+            }
+        }
     }
 
     async fn left(&self) {
@@ -234,7 +264,7 @@ impl Member {
     }
 
     async fn is_halted(&self) -> Result<bool, Error> {
-        Ok(self.s2.ledger().halted(&self.name).await?.is_some())
+        Ok(self.s2.ledger().halted(&self.profile.session).await?.is_some())
     }
 
     async fn not_halted(&self) -> Result<(), Error> {
@@ -246,7 +276,7 @@ impl Member {
     }
 
     fn job(&self, held: Held, place: Place) -> Job {
-        let work = Arc::new(Work::new(self.s2.clone(), self.name.clone(), held, place, &self.places));
+        let work = Arc::new(Work::new(self.s2.clone(), self.profile.session.clone(), held, place, &self.places));
         let give_way = Arc::new(Notify::new());
         let mut jobs = self.jobs();
         jobs.retain(|(work, _)| work.strong_count() > 0);
@@ -260,17 +290,20 @@ impl Member {
 }
 
 impl Recruit for Member {
-    fn call_off(&self) {
-        if self.places.has_room() {
+    fn call_off(&self, help: TaskId) {
+        let mut jobs = self.jobs();
+        jobs.retain(|(work, _)| work.upgrade().is_some_and(|work| work.has_place()));
+        let task = |(work, _): &(Weak<Work>, _)| work.upgrade().map(|work| Arc::clone(&work.grant.task));
+        // Whoever waits for a task has a place, too, and takes the help there.
+        if jobs.len() < self.places.most() || jobs.iter().filter_map(task).any(|task| task.id == help) {
             return;
         }
-        let jobs = self.jobs();
-        let newest = jobs.iter().rev().find(|(work, _)| work.upgrade().is_some_and(|work| work.has_place()));
+        let newest = jobs.iter().rev().find(|job| task(job).is_some_and(|task| task.kind != HELP));
         newest.into_iter().for_each(|(_, give_way)| give_way.notify_one());
     }
 
     fn claimant(&self) -> Claimant {
-        self.claimant.clone()
+        Self::claimant(self)
     }
 }
 
@@ -284,8 +317,8 @@ impl Drop for Member {
     fn drop(&mut self) {
         let mut recruits = self.s2.recruits();
         // A newer one of its name may have taken its place.
-        if recruits.get(&self.name).is_some_and(|known| known.strong_count() == 0) {
-            recruits.remove(&self.name);
+        if recruits.get(&self.profile.session).is_some_and(|known| known.strong_count() == 0) {
+            recruits.remove(&self.profile.session);
         }
     }
 }
@@ -326,7 +359,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use s2_coordinator::{NewTask, Outcome, SchedulerExt, TaskId, TaskKind};
+    use s2_coordinator::{NewTask, Outcome, SchedulerExt, TaskKind};
 
     use super::*;
 

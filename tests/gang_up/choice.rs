@@ -132,7 +132,8 @@ async fn who_works_is_called_off_once_all_conditions_hold() {
     assert_eq!(chosen(&stage.s2).await, ["expert"]);
     let recruited = told(&stage.s2).await.into_iter().filter(|told| matches!(told, RescueEvent::Recruited { .. }));
     assert_eq!(recruited.count(), 1);
-    // Its task was handed back without an attempt, and taken up again after the help.
+    // Its task was handed back without an attempt, and is offered to it again after a while.
+    pass(&stage, Duration::from_secs(60)).await;
     until("it works again", || async { stage.called_off.of("begun") == 2 }).await;
 }
 

@@ -18,6 +18,8 @@ const FLEET: SwarmId = SwarmId::from_static("fleet");
 async fn fleet(url: &str, settings: Settings) -> S2 {
     let mut config = Config::default();
     config.lease = Duration::from_secs(1);
+    // Whoever says nothing for six seconds is taken for lost.
+    config.ack_timeout = Duration::from_secs(1);
     let store = RedisStore::builder(FLEET).with_config(config).connect(url).await.expect("a store");
     S2::builder().with_settings(settings).with_hooks(NoHooks).on_redis(&store).await.expect("a fleet")
 }

@@ -9,7 +9,10 @@ mod time;
 
 use std::time::Duration;
 
-use s2_coordinator::{NewTask, Profile, RedisScheduler, RedisStore, SchedulerExt, Session, SwarmId, TaskKind};
+use s2_coordinator::{
+    Error, NewTask, Profile, RedisScheduler, RedisStore, Scheduler, SchedulerExt, Session, SwarmId, TaskId, TaskKind,
+};
+use s2_tests::servers::RedisServer;
 
 const WORK: TaskKind = TaskKind::from_static("work");
 const HOST: SwarmId = SwarmId::from_static("host");
@@ -26,4 +29,13 @@ async fn store(url: &str) -> RedisStore {
 
 async fn session(scheduler: &RedisScheduler, name: &str) -> Session {
     scheduler.join(&Profile::new(SwarmId::new(name).expect("a name"))).await.expect("a session")
+}
+
+/// The first step of a server that is about tasks names one that is not there, by a number of few digits.
+#[tokio::test]
+async fn a_server_that_knows_no_task_says_so() {
+    let server = RedisServer::start_volatile();
+    let scheduler = store(&server.url()).await.scheduler();
+    let unknown = scheduler.why(TaskId::new(1000)).await;
+    assert!(matches!(unknown, Err(Error::UnknownTask { .. })), "{unknown:?}");
 }

@@ -85,7 +85,9 @@ impl Open {
     pub(super) fn is_enough(&self, enough: Enough, most: usize) -> bool {
         match enough {
             Enough::First => self.helped() > 0,
-            Enough::All => self.running() == 0 && self.helped() > 0 && (self.helped() >= most || self.look_at.is_none()),
+            Enough::All => {
+                self.running() == 0 && self.helped() > 0 && (self.helped() >= most || self.look_at.is_none())
+            }
         }
     }
 

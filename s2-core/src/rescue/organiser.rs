@@ -124,7 +124,8 @@ impl Seen {
 
     /// What is seen now, after this was. Whoever takes something up, or has nothing to take up, is not idle.
     fn then(self, now: Self) -> Self {
-        let is_idle = (self.number, self.load) == (now.number, now.load) && 0 < self.queued && self.queued <= now.queued;
+        let is_idle =
+            (self.number, self.load) == (now.number, now.load) && 0 < self.queued && self.queued <= now.queued;
         if is_idle { Self { since: self.since, ..now } } else { now }
     }
 }
@@ -345,11 +346,15 @@ impl Organiser {
         Ok(())
     }
 
-    /// Looks for helpers for those for which it is time: the oldest first, and not too many at a time.
+    /// Looks for helpers, if it is time to for anybody: for all that look for some, since they share them; the oldest first, and not
+    /// too many at a time.
     async fn look_for_helpers(&mut self) -> Result<(), Error> {
         let (now, most) = (self.s2.clock().now(), self.most());
-        let due = |open: &&Open| open.look_at.is_some_and(|at| at <= now) && open.places(most) > 0;
-        let mut all: Vec<TaskId> = self.open.values().filter(due).map(Open::id).collect();
+        let looks = |open: &&Open| open.look_at.is_some() && open.places(most) > 0;
+        if !self.open.values().filter(looks).any(|open| open.look_at <= Some(now)) {
+            return Ok(());
+        }
+        let mut all: Vec<TaskId> = self.open.values().filter(looks).map(Open::id).collect();
         // The answer must not depend on how they are kept.
         all.sort_unstable();
         all.truncate(BATCH);
@@ -397,7 +402,10 @@ impl Organiser {
             // Somebody else has organised it meanwhile, and asked others: it comes back, and is taken up as it is then.
             Err(CoordinatorError::TaskConflict { .. }) => return self.hand_back(id).await,
             // Somebody has changed just now.
-            Err(CoordinatorError::Invalid(_)) => return Ok(self.look_again(id)),
+            Err(CoordinatorError::Invalid(_)) => {
+                self.look_again(id);
+                return Ok(());
+            }
             Err(error) => return Err(error.into()),
         };
         told?;
@@ -481,7 +489,9 @@ impl Organiser {
 fn is_lasting(error: &Error) -> bool {
     let of_all = matches!(
         error,
-        Error::Coordinator(CoordinatorError::StaleSession { .. } | CoordinatorError::Closed | CoordinatorError::NoRuntime)
+        Error::Coordinator(
+            CoordinatorError::StaleSession { .. } | CoordinatorError::Closed | CoordinatorError::NoRuntime
+        )
     );
     !of_all && !error.is_retryable()
 }

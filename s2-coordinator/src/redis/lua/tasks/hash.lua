@@ -59,9 +59,9 @@ local function without(rec, flag)
   rec.flags = band(rec.flags, bnot(flag))
 end
 
--- Sixteen digits: so numbers sort as text, and few have to be told anew.
+-- Sixteen digits: so numbers sort as text, and few have to be told anew. It is also called before anything is open.
 local function id16(id)
-  return format('%016.0f', id)
+  return string.format('%016.0f', id)
 end
 
 -- The sixteen digits of a number that is told as text.
