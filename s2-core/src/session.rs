@@ -187,7 +187,6 @@ impl Session {
         tokio::select! {
             biased;
             () = self.member.s2.stopped(Stop::Drain) => Ok(None),
-            () = self.member.left() => Ok(None),
             job = self.member.next() => job,
         }
     }
@@ -210,8 +209,11 @@ impl Session {
 impl Member {
     async fn next(&self) -> Result<Option<Job>, Error> {
         loop {
-            let place = self.places.take().await;
-            self.not_halted().await?;
+            let place = tokio::select! {
+                biased;
+                () = self.left() => return Ok(None),
+                place = self.free_place() => place?,
+            };
             let asked = self.s2.clock().now();
             let claimed = tokio::select! {
                 biased;
@@ -261,6 +263,13 @@ impl Member {
     async fn left(&self) {
         // The sender lives as long as this.
         drop(self.left.subscribe().wait_for(|left| *left).await);
+    }
+
+    /// Waits until there is a place, and no account on the way up is halted.
+    async fn free_place(&self) -> Result<Place, Error> {
+        let place = self.places.take().await;
+        self.not_halted().await?;
+        Ok(place)
     }
 
     async fn is_halted(&self) -> Result<bool, Error> {

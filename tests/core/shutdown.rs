@@ -85,10 +85,7 @@ async fn random_shutdowns_leak_nothing(on: On) {
         On::Redis => counts(10, 200),
     };
     let mut random = Random::from_seed(seed());
-    // What a server has granted to a claim that was dropped meanwhile comes back when its lease ends.
-    let mut config = quick();
-    config.lease = Duration::from_secs(1);
-    let fleet = on.with(config, settings(""), false).await;
+    let fleet = on.with(quick(), settings(""), false).await;
     let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let mut most = 0;
     for round in 0..rounds {

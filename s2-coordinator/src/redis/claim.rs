@@ -55,17 +55,52 @@ impl Drop for Waiting<'_> {
             self.store.end_wait(self.claim, self.number);
         } else {
             let (store, claim, number) = (self.store.clone(), self.claim.clone(), self.number);
+            let withdrawal = Withdrawal::begin(&store, claim.by.number);
             self.store.spawn(async move {
                 // Unless somebody has gone on with it.
                 if store.end_wait(&claim, number) {
                     store.withdraw(&claim).await;
                 }
+                drop(withdrawal);
             });
         }
     }
 }
 
+/// A claim of this session is being withdrawn. What it was granted is known by the session, so that must not leave before.
+struct Withdrawal {
+    store: RedisStore,
+    session: u64,
+}
+
+impl Withdrawal {
+    fn begin(store: &RedisStore, session: u64) -> Self {
+        store.shared.withdrawals.send_modify(|all| *all.entry(session).or_default() += 1);
+        Self { store: store.clone(), session }
+    }
+}
+
+impl Drop for Withdrawal {
+    fn drop(&mut self) {
+        self.store.shared.withdrawals.send_modify(|all| {
+            let left = all.get_mut(&self.session).map(|count| {
+                *count -= 1;
+                *count
+            });
+            if left == Some(0) {
+                all.remove(&self.session);
+            }
+        });
+    }
+}
+
 impl RedisStore {
+    /// Waits until no claim of a session is being withdrawn.
+    pub(super) async fn withdrawn(&self, session: u64) {
+        // The sender lives as long as this.
+        drop(self.shared.withdrawals.subscribe().wait_for(|all| !all.contains_key(&session)).await);
+    }
+
     /// What can be had at once; nothing where the claim waits, if it has the number of a wait.
     pub(super) async fn claim_once(&self, claim: &Claim, wait: u64) -> Result<Option<Vec<Grant>>, Error> {
         self.config().limits.check_claim(claim.max)?;

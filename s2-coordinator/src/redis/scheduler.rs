@@ -152,6 +152,7 @@ impl RedisScheduler {
     }
 
     async fn leave_now(&self, session: &Incarnation) -> Result<bool, Error> {
+        self.store.withdrawn(session.number).await;
         let mut call = self.store.call_once(TASKS_LEAVE);
         call.number(session.number);
         self.ask(TASKS_LEAVE, call, About::default(), is_one).await

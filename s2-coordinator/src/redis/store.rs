@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use redis::Cmd;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -49,6 +49,8 @@ pub(super) struct Shared {
     pub(super) sessions: Mutex<HashSet<u64>>,
     /// Which wait is the latest of each claim: session, request.
     pub(super) claims: Mutex<HashMap<(u64, u64), u64>>,
+    /// How many claims of which sessions are being withdrawn.
+    pub(super) withdrawals: watch::Sender<HashMap<u64, usize>>,
     /// Who gives way when tasks wait for each other.
     pub(super) release: Arc<dyn Release>,
     /// What this process does about it.
@@ -227,6 +229,7 @@ impl Shared {
             members: Mutex::default(),
             sessions: Mutex::default(),
             claims: Mutex::default(),
+            withdrawals: watch::Sender::default(),
             release,
             passes: Passes::default(),
             runtime: Mutex::default(),

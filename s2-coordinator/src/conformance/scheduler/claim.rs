@@ -37,6 +37,7 @@ cases! {
     who_takes_something_else_leaves_the_rest_to_others: [Scheduler];
     who_is_woken_and_gone_leaves_it_to_others: [Scheduler];
     a_repeated_claim_that_has_ended_does_not_wait: [Scheduler];
+    a_dropped_claim_keeps_nothing_when_its_session_leaves: [Scheduler];
 }
 
 async fn a_task_goes_to_one_session(given: Given) -> Outcome {
@@ -481,5 +482,27 @@ async fn a_repeated_claim_that_has_ended_does_not_wait(given: Given) -> Outcome 
     let granted = world.scheduler.claim(&claim).await?;
     world.complete(granted[0].lease).await?;
     assert_eq!(within("the answer", world.scheduler.claim(&claim)).await?, []);
+    Ok(())
+}
+
+async fn a_dropped_claim_keeps_nothing_when_its_session_leaves(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    for round in 0..20 {
+        let one = world.session(&format!("one-{round}")).await?;
+        let waiting = claiming(&one);
+        pause_shortly().await;
+        // It is handed out to a claim that nobody waits for any more.
+        let id = world.submit(task()).await?;
+        waiting.abort();
+        if let Ok(Ok(Some(grant))) = waiting.await {
+            world.scheduler.abandon(&grant.lease);
+        }
+        one.leave().await?;
+        let other = world.session(&format!("other-{round}")).await?;
+        let taken = within("the task comes back", async { other.claim().await }).await?;
+        let held = taken.expect("the scheduler is open");
+        assert_eq!(held.task.id, id);
+        held.complete(Completion::new()).await?;
+    }
     Ok(())
 }
