@@ -64,6 +64,7 @@ mod job;
 // What runs.
 mod rescue;
 mod session;
+mod session_builder;
 mod shutdown;
 mod people;
 mod why;
@@ -77,7 +78,8 @@ pub use hooks::{NoHooks, RescueHooks};
 pub use job::{Interrupted, Job};
 pub use meter::Meter;
 pub use s2::S2;
-pub use session::{Session, SessionBuilder};
+pub use session::Session;
+pub use session_builder::SessionBuilder;
 pub use settings::{Enough, HelpSettings, Settings};
 pub use spend_error::SpendError;
 pub use task_error::TaskError;

@@ -4,9 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use s2_coordinator::{
-    Capabilities, Error as CoordinatorError, Held, Invalid, Profile, Session as Claimant, SwarmId, TaskId,
-};
+use s2_coordinator::{Error as CoordinatorError, Held, Profile, Session as Claimant, SwarmId, TaskId};
 use s2_governor::BudgetLedgerExt;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
@@ -29,123 +27,8 @@ use crate::task_error::TaskError;
 /// How long a session waits before it tries again what the store could not do.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How many tasks a session has at once at most.
-const MOST_AT_ONCE: usize = 1_000_000;
-
-/// The swarm of S²'s own sessions.
-const OWN: SwarmId = SwarmId::from_static("s2");
-
 /// How often a halted session looks whether it may go on.
 const HALTED: Duration = Duration::from_secs(5);
-
-/// A session that is to enter the fleet. What is wrong with what was said comes up when it does.
-#[derive(Debug)]
-#[must_use = "a session does nothing until it runs or joins"]
-pub struct SessionBuilder {
-    s2: S2,
-    name: Result<SwarmId, Invalid>,
-    offers: Vec<String>,
-    concurrency: usize,
-}
-
-impl SessionBuilder {
-    pub(crate) fn new(s2: S2, name: Result<SwarmId, Invalid>) -> Self {
-        Self { s2, name, offers: Vec::new(), concurrency: 1 }
-    }
-
-    /// Adds what it can do, as paths such as `integration:sip`.
-    pub fn skills<P: AsRef<str>>(mut self, skills: impl IntoIterator<Item = P>) -> Self {
-        self.offers.extend(skills.into_iter().map(|skill| skill.as_ref().to_owned()));
-        self
-    }
-
-    /// Adds the tools that it masters: `rust` is the capability `tool:rust`.
-    pub fn tools<P: AsRef<str>>(mut self, tools: impl IntoIterator<Item = P>) -> Self {
-        self.offers.extend(tools.into_iter().map(|tool| format!("tool:{}", tool.as_ref())));
-        self
-    }
-
-    /// Sets how many tasks it has at once: 1 unless set. Tasks that are blocked do not count.
-    pub fn concurrency(mut self, tasks: usize) -> Self {
-        self.concurrency = tasks;
-        self
-    }
-
-    /// Enters the fleet, for a host with a loop of its own: it asks for [`Session::next`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Invalid`] for a name or a capability; [`Error::ShuttingDown`]; `S2_NO_RUNTIME`; as
-    /// [`Scheduler::enter`](s2_coordinator::Scheduler::enter).
-    ///
-    /// # Cancel safety
-    ///
-    /// As there.
-    pub async fn join(self) -> Result<Session, Error> {
-        let Self { s2, name, offers, concurrency } = self;
-        if s2.is_stopping() {
-            return Err(Error::ShuttingDown);
-        }
-        tokio::runtime::Handle::try_current().map_err(|_| CoordinatorError::NoRuntime)?;
-        if !(1..=MOST_AT_ONCE).contains(&concurrency) {
-            let range = format!("must be from 1 to {MOST_AT_ONCE}");
-            return Err(Invalid::new("concurrency", &concurrency.to_string(), range).into());
-        }
-        let name = name?;
-        if OWN.contains(&name) {
-            return Err(Invalid::new("session", name.as_str(), "names below s2 are of S² itself").into());
-        }
-        let profile = Profile::new(name).with_capabilities(Capabilities::new(&offers)?);
-        let claimant = Claimant::enter(Arc::clone(s2.scheduler()), &profile).await?;
-        rescue::begin(&s2);
-        let (places, left, claimant) = (Places::new(concurrency), watch::Sender::default(), Mutex::new(claimant));
-        let member = Arc::new(Member { s2, profile, claimant, places, left, jobs: Mutex::default() });
-        let recruit: Arc<dyn Recruit> = Arc::<Member>::clone(&member);
-        member.s2.recruits().insert(member.profile.session.clone(), Arc::downgrade(&recruit));
-        Ok(Session { member })
-    }
-
-    /// Enters the fleet, and handles tasks in the background until the process leaves, the session does, or a newer one of its
-    /// name takes its place.
-    ///
-    /// A handler is dropped when its claim is lost; a panic fails the attempt. While an account on the way up is halted, nothing is
-    /// claimed.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use s2_coordinator::{NewTask, Scheduler, SchedulerExt, SwarmId, TaskKind};
-    /// use s2_core::{Context, S2};
-    ///
-    /// let s2 = S2::in_memory();
-    /// let ndi = s2.session("telephony/ndi").skills(["integration:sip"]).tools(["rust"]).concurrency(2);
-    /// ndi.run(async |cx: Context| Ok(cx.task().json::<String>()?.len())).await?;
-    ///
-    /// let task = NewTask::new(TaskKind::new("measure")?, SwarmId::new("host")?).with_json("src/invite.rs")?;
-    /// let id = s2.scheduler().submit_one(&task).await?.id;
-    /// assert_eq!(s2.scheduler().wait(id).await?.result().expect("done").json::<usize>()?, 13);
-    /// s2.shutdown(std::time::Duration::from_secs(1)).await;
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`SessionBuilder::join`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`SessionBuilder::join`].
-    pub async fn run<T, F, H>(self, handler: H) -> Result<Session, Error>
-    where
-        T: Serialize + Send + 'static,
-        F: Future<Output = Result<T, TaskError>> + Send + 'static,
-        H: Fn(Context) -> F + Send + Sync + 'static,
-    {
-        let s2 = self.s2.clone();
-        let session = self.join().await?;
-        s2.spawn(serve(Arc::clone(&session.member), handler));
-        Ok(session)
-    }
-}
 
 /// A session of this process. Clones are the same one. It is in the fleet until it leaves, or the process does; one that was joined and
 /// not run leaves when the last clone, and the last job that it has, is dropped.
@@ -167,6 +50,16 @@ struct Member {
 }
 
 impl Session {
+    pub(crate) async fn enter(s2: S2, profile: Profile, concurrency: usize) -> Result<Self, Error> {
+        let claimant = Claimant::enter(Arc::clone(s2.scheduler()), &profile).await?;
+        rescue::begin(&s2);
+        let (places, left, claimant) = (Places::new(concurrency), watch::Sender::default(), Mutex::new(claimant));
+        let member = Arc::new(Member { s2, profile, claimant, places, left, jobs: Mutex::default() });
+        let recruit: Arc<dyn Recruit> = Arc::<Member>::clone(&member);
+        member.s2.recruits().insert(member.profile.session.clone(), Arc::downgrade(&recruit));
+        Ok(Self { member })
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &SwarmId {
@@ -203,6 +96,40 @@ impl Session {
     pub async fn leave(&self) -> Result<(), Error> {
         self.member.left.send_replace(true);
         Ok(self.member.claimant().leave().await?)
+    }
+
+    /// Handles tasks until the process leaves.
+    pub(crate) async fn serve<T, F, H>(self, handler: H)
+    where
+        T: Serialize + Send + 'static,
+        F: Future<Output = Result<T, TaskError>> + Send + 'static,
+        H: Fn(Context) -> F + Send + Sync + 'static,
+    {
+        let handler = Arc::new(handler);
+        let mut jobs = JoinSet::new();
+        loop {
+            match self.next().await {
+                Ok(Some(job)) => {
+                    while jobs.try_join_next().is_some() {}
+                    let (handler, cx) = (Arc::clone(&handler), Context::clone(&job));
+                    // What it does before there is a future may panic, too.
+                    jobs.spawn(job.run(async move { handler(cx).await }));
+                }
+                Ok(None) => break,
+                Err(Error::Coordinator(error @ (CoordinatorError::StaleSession { .. } | CoordinatorError::Closed))) => {
+                    tracing::warn!(session = %self.name(), %error, "the session ends");
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(session = %self.name(), %error, "no task could be claimed; trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        while jobs.join_next().await.is_some() {}
+        if let Err(error) = self.leave().await {
+            tracing::warn!(session = %self.name(), %error, "the session could not leave; it will be missed");
+        }
     }
 }
 
@@ -332,43 +259,9 @@ impl Drop for Member {
     }
 }
 
-/// Handles tasks until the process leaves.
-async fn serve<T, F, H>(member: Arc<Member>, handler: H)
-where
-    T: Serialize + Send + 'static,
-    F: Future<Output = Result<T, TaskError>> + Send + 'static,
-    H: Fn(Context) -> F + Send + Sync + 'static,
-{
-    let (session, handler) = (Session { member }, Arc::new(handler));
-    let mut jobs = JoinSet::new();
-    loop {
-        match session.next().await {
-            Ok(Some(job)) => {
-                while jobs.try_join_next().is_some() {}
-                let (handler, cx) = (Arc::clone(&handler), Context::clone(&job));
-                // What it does before there is a future may panic, too.
-                jobs.spawn(job.run(async move { handler(cx).await }));
-            }
-            Ok(None) => break,
-            Err(Error::Coordinator(error @ (CoordinatorError::StaleSession { .. } | CoordinatorError::Closed))) => {
-                tracing::warn!(session = %session.name(), %error, "the session ends");
-                break;
-            }
-            Err(error) => {
-                tracing::warn!(session = %session.name(), %error, "no task could be claimed; trying again");
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
-    while jobs.join_next().await.is_some() {}
-    if let Err(error) = session.leave().await {
-        tracing::warn!(session = %session.name(), %error, "the session could not leave; it will be missed");
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use s2_coordinator::{NewTask, Outcome, SchedulerExt, TaskKind};
+    use s2_coordinator::{Capabilities, NewTask, Outcome, SchedulerExt, TaskKind};
 
     use super::*;
 

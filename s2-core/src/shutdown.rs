@@ -6,7 +6,7 @@ use s2_coordinator::SwarmId;
 
 use crate::s2::S2;
 use crate::s2::Stop;
-use crate::session::SessionBuilder;
+use crate::session_builder::SessionBuilder;
 
 /// How much of a grace is kept for handing back: a quarter, at most this.
 const HANDING_BACK: Duration = Duration::from_secs(2);

@@ -11,6 +11,8 @@ mod records;
 mod fleet;
 mod matching;
 mod organiser;
+mod asking;
+mod stand_by;
 
 pub(crate) use matching::assess;
-pub(crate) use organiser::begin;
+pub(crate) use stand_by::begin;
