@@ -13,7 +13,12 @@ const CRATES: [Crate; 3] = [
         functions: 30,
     },
     Crate { name: "s2-governor", contracts: &["ledger"], imports: 100, functions: 10 },
-    Crate { name: "s2-core", contracts: &["context", "blocked", "job", "session"], imports: 50, functions: 8 },
+    Crate {
+        name: "s2-core",
+        contracts: &["context", "blocked", "job", "session", "session_builder", "people", "why"],
+        imports: 50,
+        functions: 8,
+    },
 ];
 
 struct Crate {

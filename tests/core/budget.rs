@@ -14,7 +14,7 @@ use s2_tests::workers::{Worker, is_worker};
 use crate::{Fleet, GRACE, LONG, On, cents, name, on_both, until, within, work};
 
 on_both! {
-    a_session_that_has_spent_all_stops_until_a_person_lets_it_go_on
+    budget_enforcement_trips_circuit_breaker
     midnight_lets_it_go_on
     a_halted_swarm_stops_all_of_its_sessions_and_nobody_else
     a_session_that_has_waited_for_long_claims_nothing_once_it_is_halted
@@ -48,7 +48,7 @@ async fn nothing_begins(fleet: &Fleet, begun: &AtomicUsize) {
     assert_eq!(begun.load(Ordering::SeqCst), before, "it has begun something");
 }
 
-async fn a_session_that_has_spent_all_stops_until_a_person_lets_it_go_on(on: On) {
+async fn budget_enforcement_trips_circuit_breaker(on: On) {
     let fleet = on.still().await;
     fleet.s2.ledger().set_limit(&name("telephony/one"), Limit::PerDay(cents(20))).await.expect("a limit");
     let begun = spender(&fleet.s2, "telephony/one").await;

@@ -13,7 +13,7 @@ use s2_tests::workers::{Worker, is_worker};
 use crate::{GRACE, LONG, On, on_both, until, within, work};
 
 on_both! {
-    sessions_that_wait_for_each_other_go_on_and_hear_why
+    deadlock_resolved_by_preemption
 }
 
 /// Each task waits for the next one of its ring.
@@ -25,7 +25,7 @@ async fn waits_for_the_next(cx: Context, ring: &[TaskId]) -> Result<(TaskId, usi
     Ok((cx.task().id, rescued.answers.len(), cycle))
 }
 
-async fn sessions_that_wait_for_each_other_go_on_and_hear_why(on: On) {
+async fn deadlock_resolved_by_preemption(on: On) {
     let fleet = on.fleet().await;
     let ring: Arc<Mutex<Vec<TaskId>>> = Arc::default();
     let ids: Vec<TaskId> = {

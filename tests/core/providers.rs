@@ -11,7 +11,7 @@ use s2_tests::workers::{Worker, is_worker};
 use crate::{GRACE, LONG, On, cents, on_both, quick, until, within, work};
 
 on_both! {
-    a_provider_that_fails_is_left_alone_and_the_others_are_not
+    provider_failure_isolated
     a_provider_that_hangs_takes_its_own_places_only
     a_provider_that_asks_for_patience_gets_it
     a_request_that_was_wrong_says_nothing_about_the_provider
@@ -42,7 +42,7 @@ async fn asks(cx: Context) -> Result<u32, s2_core::TaskError> {
     })
 }
 
-async fn a_provider_that_fails_is_left_alone_and_the_others_are_not(on: On) {
+async fn provider_failure_isolated(on: On) {
     let mut config = quick();
     config.attempts = 5;
     let fleet = on.with(config, settings(), false).await;

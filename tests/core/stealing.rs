@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use crate::{Fleet, GRACE, LONG, On, name, on_both, within, work};
 
 on_both! {
-    an_idle_session_takes_over_from_an_overloaded_one
+    work_stolen_during_overload
 }
 
 /// How many tasks one session took over from another, as the journal says.
@@ -29,7 +29,7 @@ async fn stolen(journal: &dyn Journal) -> usize {
     }
 }
 
-async fn an_idle_session_takes_over_from_an_overloaded_one(on: On) {
+async fn work_stolen_during_overload(on: On) {
     let fleet: Fleet = on.fleet().await;
     let gate = Arc::new(Semaphore::new(0));
     let opens = Arc::clone(&gate);

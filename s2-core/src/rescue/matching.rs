@@ -125,18 +125,19 @@ fn asked(assessment: &Assessment<'_>) -> (Candidate, Text) {
 
 /// Who is not asked, and why not.
 fn others(selection: &Selection<'_>, open: &Open, helpers: &[(Candidate, Text)]) -> Vec<(SwarmId, Text)> {
-    let suitable = selection.helpers.iter().map(|other| {
-        let why = if open.was_asked(&other.candidate.session) { "was asked before" } else { "helps somebody else" };
-        (other, format!("{other}; {why}"))
-    });
+    let suitable = selection.helpers.iter().map(|other| (other, Some("helps somebody else".to_owned())));
     let passed = selection.others.iter().map(|(other, why)| match why {
         // It says so itself.
-        Passed::Excluded(_) => (other, other.to_string()),
-        why => (other, format!("{other}; {why}")),
+        Passed::Excluded(_) => (other, None),
+        why => (other, Some(why.to_string())),
+    });
+    let told = suitable.chain(passed).map(|(other, why)| {
+        let session = &other.candidate.session;
+        let why = why.map(|why| if open.was_asked(session) { "was asked before".to_owned() } else { why });
+        (session.clone(), why.map_or_else(|| other.to_string(), |why| format!("{other}; {why}")).into())
     });
     let helps = |session: &SwarmId| helpers.iter().any(|(helper, _)| helper.session == *session);
-    let told = suitable.chain(passed).filter(|(other, _)| !helps(&other.candidate.session));
-    told.map(|(other, why)| (other.candidate.session.clone(), why.into())).take(TOLD).collect()
+    told.filter(|(session, _)| !helps(session)).take(TOLD).collect()
 }
 
 /// How many tasks wait for each of these, directly or not. It is asked only where it decides something.

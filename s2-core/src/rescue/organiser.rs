@@ -85,9 +85,14 @@ impl Organiser {
 
     /// When it is time to look for helpers, or to say that rescues go on, or what is known.
     fn later(&self) -> Timestamp {
-        let looks = self.open.values().filter_map(|open| open.look_at).min();
+        let looks = self.open.values().filter_map(|open| self.look_at(open)).min();
         let progress = self.progressed + if self.open.is_empty() { DAY } else { PROGRESS };
         looks.map_or(progress, |look_at| look_at.min(progress))
+    }
+
+    /// When helpers are to be looked for, if there is room for any.
+    fn look_at(&self, open: &Open) -> Option<Timestamp> {
+        open.look_at.filter(|_| open.places(self.most()) > 0)
     }
 
     async fn take_up(&mut self, held: Held) -> Result<(), Error> {
@@ -221,18 +226,19 @@ impl Organiser {
         Ok(())
     }
 
-    /// Looks for helpers, if it is time to for anybody: for all that look for some, since they share them; the oldest first, and not
-    /// too many at a time.
+    /// Looks for helpers, if it is time to for anybody: for all that look for some, since they share them. Not for too many at a
+    /// time: those come first that were not looked at for longest.
     async fn look_for_helpers(&mut self) -> Result<(), Error> {
-        let (now, most) = (self.s2.clock().now(), self.most());
-        let looks = |open: &&Open| open.look_at.is_some() && open.places(most) > 0;
-        if !self.open.values().filter(looks).any(|open| open.look_at <= Some(now)) {
+        let now = self.s2.clock().now();
+        let looks = self.open.values().filter_map(|open| Some((self.look_at(open)?, open.id())));
+        let mut all: Vec<(Timestamp, TaskId)> = looks.collect();
+        all.sort_unstable();
+        if all.first().is_none_or(|(look_at, _)| *look_at > now) {
             return Ok(());
         }
-        let mut all: Vec<TaskId> = self.open.values().filter(looks).map(Open::id).collect();
-        // The answer must not depend on how they are kept.
+        let mut all: Vec<TaskId> = all.into_iter().take(BATCH).map(|(_, id)| id).collect();
+        // Equal ones in the order in which they were submitted.
         all.sort_unstable();
-        all.truncate(BATCH);
         self.call_off_deserted(&all).await?;
         let looking: Vec<&Open> = all.iter().filter_map(|id| self.open.get(id)).collect();
         if looking.is_empty() {
