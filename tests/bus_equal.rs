@@ -597,6 +597,19 @@ fn histories_that_once_differed() {
         ack_all(),
     ];
     check(&together, &trimming());
+    // What was held back by others is trimmed in its time, too.
+    let later = [
+        subscribe(0, 0, 12, None),
+        plain(11),
+        advance(14),
+        plain(1),
+        take(0, 12),
+        advance(31),
+        take(0, 1),
+        Step::SettleAll { from: 0, count: 14, how: How::Ack },
+        advance(14),
+    ];
+    check(&later, &trimming());
     // Whoever waits gets a batch as a whole, though it goes back and forth between topics,
     let wait = |consumer, max| Step::Wait { consumer, max };
     let on = |topic| Planned { topic, key: None, data: 0 };

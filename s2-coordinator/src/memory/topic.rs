@@ -119,6 +119,10 @@ impl TopicState {
             self.forget(fx);
             let record = Record::new("bus", "trim", self.name.to_text());
             fx.journal(record.with("through", first.get() - 1).with("events", first.get() - before.get()));
+            // What stays was held back until now, and may not have been waited for.
+            if let Some((oldest, age)) = self.log.oldest().zip(retention.age) {
+                self.arm(oldest + age, fx);
+            }
         }
     }
 
