@@ -39,6 +39,11 @@ impl Places {
         Place(Arc::clone(self))
     }
 
+    /// Whether more are taken than there should be.
+    pub(crate) fn is_overbooked(&self) -> bool {
+        *self.taken.borrow() > self.most
+    }
+
     /// Waits until more are taken than there should be: then whoever has one and no task yet gives it back.
     pub(crate) async fn overbooked(&self) {
         drop(self.taken.subscribe().wait_for(|taken| *taken > self.most).await);

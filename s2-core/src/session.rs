@@ -149,6 +149,11 @@ impl Member {
                 claimed = self.claim() => claimed?,
             };
             let Some(held) = claimed else { return Ok(None) };
+            // It may have gone on while this was on its way.
+            if self.places.is_overbooked() {
+                held.release().await.map_err(CoordinatorError::from)?;
+                continue;
+            }
             if self.is_for_somebody_else(&held) {
                 // Whoever was asked is gone, or slow: whom to ask instead is for the organiser to say.
                 held.give_up("somebody else was asked").await.map_err(CoordinatorError::from)?;

@@ -1,7 +1,10 @@
 //! Who gives way.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use s2_coordinator::{
@@ -139,22 +142,46 @@ async fn a_way_out_that_opens_meanwhile_counts() {
     assert_eq!(states, [TaskState::Blocked, TaskState::Blocked, TaskState::Ready]);
 }
 
-/// Takes its time.
-#[derive(Debug)]
-struct Slow;
+/// Says that it was asked, and answers once it is opened. It stands in the way of a thread of the runtime meanwhile, so no test may
+/// wait for a timer then.
+#[derive(Clone, Debug, Default)]
+struct Gate {
+    asked: Arc<AtomicBool>,
+    open: Arc<(Mutex<bool>, Condvar)>,
+}
 
-impl Release for Slow {
+impl Release for Gate {
     fn release(&self, ring: &[&Waiter]) -> Option<Way> {
-        std::thread::sleep(Duration::from_millis(200));
+        self.asked.store(true, Ordering::SeqCst);
+        let closed = self.open.0.lock().expect("no panic");
+        let waited = self.open.1.wait_timeout_while(closed, crate::LONG, |open| !*open).expect("no panic");
+        assert!(!waited.1.timed_out(), "nobody has opened it");
         LongestWaiter.release(ring)
+    }
+}
+
+impl Gate {
+    fn open(&self) {
+        *self.open.0.lock().expect("no panic") = true;
+        self.open.1.notify_all();
+    }
+
+    /// Polls a call until the policy is asked.
+    async fn during<T>(&self, mut call: Pin<&mut impl Future<Output = T>>) {
+        poll_fn(|cx| {
+            assert!(call.as_mut().poll(cx).is_pending(), "it waits for the policy");
+            cx.waker().wake_by_ref();
+            if self.asked.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }
 
 /// A host may poll several calls in turns: one that it does not get round to holds up no other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_nobody_polls_holds_up_no_other() {
-    let server = RedisServer::start_volatile();
-    let store = RedisStore::builder(FLEET).with_release(Slow).connect(&server.url()).await.expect("a fleet");
+    let (server, gate) = (RedisServer::start_volatile(), Gate::default());
+    let store = RedisStore::builder(FLEET).with_release(gate.clone()).connect(&server.url()).await.expect("a fleet");
     let scheduler = store.scheduler();
     let session = scheduler.join(&Profile::new(SwarmId::from_static("one"))).await.expect("a session");
     let granted = claimed(&scheduler, &session, 4).await;
@@ -162,7 +189,8 @@ async fn a_call_that_nobody_polls_holds_up_no_other() {
     block(&scheduler, &granted[0], [ids[1]]).await;
     block(&scheduler, &granted[2], [ids[3]]).await;
     let mut closes = std::pin::pin!(block(&scheduler, &granted[1], [ids[0]]));
-    assert!(tokio::time::timeout(Duration::from_millis(100), &mut closes).await.is_err(), "it waits for the policy");
+    gate.during(closes.as_mut()).await;
+    gate.open();
     let closes_too = block(&scheduler, &granted[3], [ids[2]]);
     tokio::time::timeout(crate::LONG, closes_too).await.expect("it does not wait for the other");
     closes.await;
@@ -208,26 +236,35 @@ async fn a_reply_that_is_lost_releases_nobody_else() {
 /// A runtime may end while it sees to a ring: then another does.
 #[test]
 fn a_ring_is_opened_though_the_runtime_that_was_at_it_has_ended() {
-    let server = RedisServer::start_volatile();
+    let (server, gate) = (RedisServer::start_volatile(), Gate::default());
     let runtime =
         || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let first = runtime();
     let (scheduler, session, granted) = first.block_on(async {
-        let store = RedisStore::builder(FLEET).with_release(Slow).connect(&server.url()).await.expect("a fleet");
+        let store =
+            RedisStore::builder(FLEET).with_release(gate.clone()).connect(&server.url()).await.expect("a fleet");
         let scheduler = store.scheduler();
         let session = scheduler.join(&Profile::new(SwarmId::from_static("one"))).await.expect("a session");
         let granted = claimed(&scheduler, &session, 4).await;
         block(&scheduler, &granted[0], [granted[1].task.id]).await;
         block(&scheduler, &granted[2], [granted[3].task.id]).await;
-        let closes = block(&scheduler, &granted[1], [granted[0].task.id]);
-        assert!(tokio::time::timeout(Duration::from_millis(100), closes).await.is_err(), "it waits for the policy");
+        {
+            let closes = std::pin::pin!(block(&scheduler, &granted[1], [granted[0].task.id]));
+            gate.during(closes).await;
+        }
         (scheduler, session, granted)
     });
     first.shutdown_background();
+    gate.open();
     runtime().block_on(async {
         let closes = block(&scheduler, &granted[3], [granted[2].task.id]);
         tokio::time::timeout(crate::LONG, closes).await.expect("somebody opens it");
-        assert_eq!(scheduler.stats().await.expect("stats").count(TaskState::Ready), 2);
+        let both = async {
+            while scheduler.stats().await.expect("stats").count(TaskState::Ready) < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(crate::LONG, both).await.expect("somebody opens the other, too");
     });
     drop(session);
 }
