@@ -7,7 +7,7 @@ use s2_coordinator::{
     Blocker, Capabilities, Completion, Error as CoordinatorError, Grant, IdempotencyKey, Lease, NewEscalation, NewTask,
     NotEnded, Outcome, Resolution, Scheduler, SchedulerExt, Subject, SwarmId, TaskId, Tasks, Text,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::context::Context;
 use crate::context::Given;
@@ -28,10 +28,10 @@ use crate::s2::S2;
 const ORGANISERS: u32 = 20;
 
 /// What a question says.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Question {
-    pub(crate) task: TaskId,
-    pub(crate) question: Text,
+#[derive(Clone, Debug, Serialize)]
+struct Question {
+    task: TaskId,
+    question: Text,
 }
 
 /// What a person is shown. Who asks is no part of the question: it may be another session that goes on.

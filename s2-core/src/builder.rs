@@ -56,15 +56,7 @@ impl Builder {
     pub async fn on_memory(self, store: &MemoryStore) -> Result<S2, Error> {
         self.settings.check()?;
         let ledger = MemoryLedger::with_settings(store, self.settings.budget.clone())?;
-        let made = Made {
-            scheduler: Arc::new(store.scheduler()),
-            bus: Arc::new(store.bus()),
-            journal: Arc::new(store.journal()),
-            inbox: Arc::new(store.inbox()),
-            ledger: Arc::new(ledger),
-            providers: Providers::new(Arc::new(MemoryBoard::new(store))),
-        };
-        self.build(made).await
+        self.build(in_memory(store, ledger)).await
     }
 
     /// A fleet on a Redis server, over all processes that use it. Limits are set, and providers isolated, as the settings say.
@@ -107,14 +99,7 @@ impl S2 {
     #[must_use]
     pub fn in_memory() -> Self {
         let store = MemoryStore::new();
-        let made = Made {
-            scheduler: Arc::new(store.scheduler()),
-            bus: Arc::new(store.bus()),
-            journal: Arc::new(store.journal()),
-            inbox: Arc::new(store.inbox()),
-            ledger: Arc::new(MemoryLedger::new(&store)),
-            providers: Providers::new(Arc::new(MemoryBoard::new(&store))),
-        };
+        let made = in_memory(&store, MemoryLedger::new(&store));
         S2::new(made, Settings::default(), Arc::new(NoHooks))
     }
 
@@ -136,5 +121,16 @@ impl S2 {
     /// A fleet with other settings, or on a store that is there.
     pub fn builder() -> Builder {
         Builder::default()
+    }
+}
+
+fn in_memory(store: &MemoryStore, ledger: MemoryLedger) -> Made {
+    Made {
+        scheduler: Arc::new(store.scheduler()),
+        bus: Arc::new(store.bus()),
+        journal: Arc::new(store.journal()),
+        inbox: Arc::new(store.inbox()),
+        ledger: Arc::new(ledger),
+        providers: Providers::new(Arc::new(MemoryBoard::new(store))),
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use s2_coordinator::{
-    Capabilities, Position, Preempted, Subject, SwarmId, TaskId, TaskKind, TaskResult, Text, Timestamp, Topic,
+    Capabilities, EventType, Invalid, NewEvent, Position, Preempted, Subject, SwarmId, TaskId, TaskKind, TaskResult,
+    Text, Timestamp, Topic,
 };
 use s2_governor::Verified;
 use serde::{Deserialize, Serialize};
@@ -150,4 +151,17 @@ pub enum RescueEvent {
         /// The records of some sessions, as [`TrackRecords`](s2_governor::TrackRecords) are stored.
         records: BTreeMap<SwarmId, serde_json::Value>,
     },
+}
+
+impl RescueEvent {
+    /// The event by which it is told.
+    pub(crate) fn told_by(&self, source: SwarmId) -> Result<NewEvent, Invalid> {
+        let event_type = match self {
+            Self::Matched { .. } => EventType::from_static("rescue.matched"),
+            Self::Recruited { .. } => EventType::from_static("rescue.recruited"),
+            Self::Verified { .. } => EventType::from_static("rescue.verified"),
+            Self::Summed { .. } => EventType::from_static("rescue.summed"),
+        };
+        NewEvent::new(RESCUES, event_type, source).with_json(self)
+    }
 }

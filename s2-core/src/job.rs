@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use s2_coordinator::{
-    Completion, Ended, Ending, Error as CoordinatorError, EventType, Held, Loss, NewEvent, NotEnded, Retry, Text,
-};
+use s2_coordinator::{Completion, Ended, Ending, Error as CoordinatorError, Held, Loss, NotEnded, Retry, Text};
 use serde::Serialize;
 use tokio::sync::Notify;
 
@@ -19,7 +17,6 @@ use crate::context::Given;
 use crate::context::Said;
 use crate::error::Error;
 use crate::help::HELP;
-use crate::help::RESCUES;
 use crate::help::RescueEvent;
 use crate::s2::Busy;
 use crate::s2::Stop;
@@ -30,8 +27,6 @@ use crate::task_error::Then;
 const PAUSE: Duration = Duration::from_secs(1);
 
 const CALLED_OFF: Text = Text::from_static("somebody else needs help more urgently");
-
-const VERIFIED: EventType = EventType::from_static("rescue.verified");
 
 /// A task in the hands of a session, for hosts with a loop of their own. All that a handler has is here, too ([`Context`]).
 ///
@@ -81,17 +76,10 @@ impl Job {
     ///
     /// As [`Held::complete`].
     pub fn complete<T: Serialize + ?Sized>(self, result: &T) -> impl Future<Output = Result<Ended, Error>> + use<T> {
-        let ending = self.completion(result).map(Ending::Complete);
+        let (ending, error) = self.result(result);
         async move {
-            match ending {
-                Ok(ending) => self.end(ending).await,
-                // It has no JSON form, and never will have.
-                Err(error) => {
-                    let ending = self.failure(&TaskError::fatal(&error));
-                    self.end(ending).await?;
-                    Err(error)
-                }
-            }
+            let ended = self.end(ending).await?;
+            error.map_or(Ok(ended), Err)
         }
     }
 
@@ -162,26 +150,18 @@ impl Job {
     pub(crate) async fn run<T: Serialize>(self, handler: impl Future<Output = Result<T, TaskError>>) {
         let task = self.task().id;
         let ending = match self.handled(handler).await {
-            Handled::Answered(Ok(result)) => self.completion(&result).map(Ending::Complete),
-            Handled::Answered(Err(error)) => Ok(self.failure(&error)),
-            Handled::Panicked(reason) => Ok(self.failure(&TaskError::retry(format!("the handler panicked: {reason}")))),
+            Handled::Answered(Ok(result)) => self.result(&result).0,
+            Handled::Answered(Err(error)) => self.failure(&error),
+            Handled::Panicked(reason) => self.failure(&TaskError::retry(format!("the handler panicked: {reason}"))),
             Handled::Interrupted(Interrupted::Lost(loss)) => {
                 tracing::info!(%task, ?loss, "the claim is lost; its handler was dropped");
                 return;
             }
             // Whoever is called off must not be given the same again before what it was called off for.
-            Handled::Interrupted(Interrupted::CalledOff) => Ok(Ending::Refuse { reason: CALLED_OFF, delay: None }),
-            Handled::Interrupted(Interrupted::Leaving) => Ok(Ending::Release),
+            Handled::Interrupted(Interrupted::CalledOff) => Ending::Refuse { reason: CALLED_OFF, delay: None },
+            Handled::Interrupted(Interrupted::Leaving) => Ending::Release,
         };
-        let ended = match ending {
-            Ok(ending) => self.end(ending).await,
-            // It has no JSON form, and never will have.
-            Err(error) => {
-                let ending = self.failure(&TaskError::fatal(error));
-                self.end(ending).await
-            }
-        };
-        match ended {
+        match self.end(ending).await {
             // Whoever was lost in the last moment, or is blocked, has nothing to end.
             Ok(_) | Err(Error::Coordinator(CoordinatorError::StaleLease { .. })) => {}
             Err(error) => {
@@ -215,6 +195,14 @@ impl Job {
         }
     }
 
+    /// How the claim ends with this result; if that has no JSON form, and never will have, with a failure that says so.
+    fn result<T: Serialize + ?Sized>(&self, result: &T) -> (Ending, Option<Error>) {
+        match self.completion(result) {
+            Ok(completion) => (Ending::Complete(completion), None),
+            Err(error) => (self.failure(&TaskError::fatal(&error)), Some(error)),
+        }
+    }
+
     fn completion<T: Serialize + ?Sized>(&self, result: &T) -> Result<Completion, Error> {
         let Said { completion, given, .. } = std::mem::take(&mut *self.cx.work.said());
         let mut completion = completion.with_json(result)?;
@@ -222,7 +210,7 @@ impl Job {
             let Some(helper) = answer.helper else { continue };
             let by = self.session().clone();
             let event = RescueEvent::Verified { helper, by: by.clone(), requires, outcome };
-            completion = completion.with_event(NewEvent::new(RESCUES, VERIFIED, by).with_json(&event)?);
+            completion = completion.with_event(event.told_by(by)?);
         }
         Ok(completion)
     }

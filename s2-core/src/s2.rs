@@ -22,12 +22,7 @@ pub struct S2 {
 }
 
 pub(crate) struct Parts {
-    pub(crate) scheduler: Arc<dyn Scheduler>,
-    pub(crate) bus: Arc<dyn EventBus>,
-    pub(crate) journal: Arc<dyn Journal>,
-    pub(crate) inbox: Arc<dyn Inbox>,
-    pub(crate) ledger: Arc<dyn BudgetLedger>,
-    pub(crate) providers: Providers,
+    made: Made,
     pub(crate) settings: Settings,
     pub(crate) hooks: Arc<dyn RescueHooks>,
     /// How far the process is on its way out.
@@ -87,62 +82,46 @@ pub(crate) struct Made {
 
 impl S2 {
     pub(crate) fn new(made: Made, settings: Settings, hooks: Arc<dyn RescueHooks>) -> Self {
-        let Made { scheduler, bus, journal, inbox, ledger, providers } = made;
         let (stop, running, recruits) = (watch::Sender::default(), Mutex::default(), Mutex::default());
         let (begun, needed, busy) = (AtomicBool::new(false), Notify::new(), watch::Sender::default());
-        let parts = Parts {
-            scheduler,
-            bus,
-            journal,
-            inbox,
-            ledger,
-            providers,
-            settings,
-            hooks,
-            stop,
-            running,
-            busy,
-            recruits,
-            begun,
-            needed,
-        };
+        let parts = Parts { made, settings, hooks, stop, running, busy, recruits, begun, needed };
         Self { parts: Arc::new(parts) }
     }
 
     /// Who does what, and when.
     #[must_use]
     pub fn scheduler(&self) -> &Arc<dyn Scheduler> {
-        &self.parts.scheduler
+        &self.parts.made.scheduler
     }
 
     /// What sessions tell each other.
     #[must_use]
     pub fn bus(&self) -> &Arc<dyn EventBus> {
-        &self.parts.bus
+        &self.parts.made.bus
     }
 
     /// What happened.
     #[must_use]
     pub fn journal(&self) -> &Arc<dyn Journal> {
-        &self.parts.journal
+        &self.parts.made.journal
     }
 
     /// What waits for a person.
     #[must_use]
     pub fn inbox(&self) -> &Arc<dyn Inbox> {
-        &self.parts.inbox
+        &self.parts.made.inbox
     }
 
     /// What may be spent.
     #[must_use]
     pub fn ledger(&self) -> &Arc<dyn BudgetLedger> {
-        &self.parts.ledger
+        &self.parts.made.ledger
     }
 
     /// The providers that this process may ask.
     #[must_use]
     pub fn providers(&self) -> &Providers {
-        &self.parts.providers
+        &self.parts.made.providers
     }
 
     /// What the host has set.
@@ -153,7 +132,7 @@ impl S2 {
 
     /// The clock of the fleet.
     pub(crate) fn clock(&self) -> Arc<dyn Clock> {
-        self.parts.scheduler.clock()
+        self.scheduler().clock()
     }
 
     /// Waits until the process is that far on its way out.
@@ -199,7 +178,7 @@ impl S2 {
 
 impl fmt::Debug for S2 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Parts { scheduler, bus, ledger, settings, .. } = &*self.parts;
+        let Parts { made: Made { scheduler, bus, ledger, .. }, settings, .. } = &*self.parts;
         let mut debug = f.debug_struct("S2");
         debug.field("scheduler", scheduler).field("bus", bus).field("ledger", ledger);
         debug.field("settings", settings).finish_non_exhaustive()

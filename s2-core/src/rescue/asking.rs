@@ -1,20 +1,14 @@
 //! Asking helpers, and telling of it.
 
-use s2_coordinator::{
-    Error as CoordinatorError, EventBusExt, EventType, NewEscalation, NewEvent, Subject, SwarmId, TaskId, Text,
-};
+use s2_coordinator::{Error as CoordinatorError, EventBusExt, NewEscalation, Subject, SwarmId, TaskId, Text};
 use s2_governor::Candidate;
 
 use crate::error::Error;
 use crate::help::ORGANISER;
-use crate::help::RESCUES;
 use crate::help::RescueEvent;
 use crate::rescue::matching::Chosen;
 use crate::rescue::open::Part;
 use crate::rescue::organiser::Organiser;
-
-const MATCHED: EventType = EventType::from_static("rescue.matched");
-const RECRUITED: EventType = EventType::from_static("rescue.recruited");
 
 impl Organiser {
     /// Asks those who were chosen for a rescue.
@@ -56,7 +50,7 @@ impl Organiser {
             self.wait_for(id, help);
             if helper.is_busy() {
                 let told = RescueEvent::Recruited { helper: helper.session, help };
-                self.tell(RECRUITED, &told, &format!("recruited/{help}")).await?;
+                self.tell(&told, &format!("recruited/{help}")).await?;
             }
         }
         Ok(())
@@ -107,11 +101,11 @@ impl Organiser {
         let told = RescueEvent::Matched { blocked, by, rescue: id, helpers, others };
         // Each time that somebody is asked, and once for each organiser that nobody is to be asked.
         let whom = if chosen.helpers.is_empty() { "nobody" } else { "somebody" };
-        self.tell(MATCHED, &told, &format!("matched/{id}/{nth}/{whom}/{}", open.held.lease.token)).await
+        self.tell(&told, &format!("matched/{id}/{nth}/{whom}/{}", open.held.lease.token)).await
     }
 
-    pub(super) async fn tell(&self, what: EventType, told: &RescueEvent, key: &str) -> Result<(), Error> {
-        let event = NewEvent::new(RESCUES, what, ORGANISER).with_json(told)?.with_idempotency_key(key.parse()?);
+    pub(super) async fn tell(&self, told: &RescueEvent, key: &str) -> Result<(), Error> {
+        let event = told.told_by(ORGANISER)?.with_idempotency_key(key.parse()?);
         match self.s2.bus().publish_one(&event).await {
             // Told before, by somebody who has organised it before.
             Err(CoordinatorError::IdempotencyConflict { .. }) => Ok(()),

@@ -41,21 +41,19 @@ pub(super) async fn choose(s2: &S2, records: &mut Records, open: &[&Open]) -> Re
         need(&open.rescue, value(dependants, open.rescue.weight, age)).with_preemption(preempts)
     };
     let needs: Vec<Need> = open.iter().map(need).collect();
+    let (matcher, most) = (matcher(s2, records, now), s2.settings().rescue_policy.max_rescuers_per_blocker);
     loop {
-        let matcher = matcher(s2, records, now);
-        let chosen = choose_among(
-            &matcher,
-            &needs,
-            open,
-            &sighted.candidates,
-            s2.settings().rescue_policy.max_rescuers_per_blocker,
-        )?;
-        let helpers: Vec<SwarmId> =
-            chosen.values().flat_map(|chosen| &chosen.helpers).map(|(helper, _)| helper.session.clone()).collect();
+        let helpers = helpers(&matcher, &needs, open, &sighted.candidates, most)?;
+        let sessions: Vec<SwarmId> = helpers.iter().flatten().map(|(helper, _)| helper.session.clone()).collect();
         // Only those who would help are asked what they may spend.
-        if !sighted.ask_ledger(s2, &helpers).await? {
-            return Ok(chosen);
+        if sighted.ask_ledger(s2, &sessions).await? {
+            continue;
         }
+        let chosen = open.iter().zip(&needs).zip(helpers).map(|((open, need), helpers)| {
+            let others = others(&matcher.choose(need, &sighted.candidates), open, &helpers);
+            (open.id(), Chosen { helpers, others })
+        });
+        return Ok(chosen.collect());
     }
 }
 
@@ -90,13 +88,13 @@ pub(crate) async fn assess(s2: &S2, rescue: &Rescue) -> Result<Vec<(SwarmId, Tex
 }
 
 /// Those whom nobody was asked to help yet are looked at together; whoever needs somebody else after a refusal comes after them.
-fn choose_among(
+fn helpers(
     matcher: &Matcher<'_>,
     needs: &[Need],
     open: &[&Open],
     candidates: &[Candidate],
     most: usize,
-) -> Result<HashMap<TaskId, Chosen>, Error> {
+) -> Result<Vec<Vec<(Candidate, Text)>>, Error> {
     let mut helpers: Vec<Vec<(Candidate, Text)>> = vec![Vec::new(); open.len()];
     let fresh: Vec<usize> = (0..open.len()).filter(|nth| open[*nth].parts.is_empty()).collect();
     let first: Vec<Need> = fresh.iter().map(|nth| needs[*nth].clone()).collect();
@@ -111,11 +109,7 @@ fn choose_among(
         let selection = matcher.choose(&needs[nth], &left);
         helpers[nth] = selection.helpers.iter().take(open[nth].places(most)).map(asked).collect();
     }
-    let chosen = open.iter().zip(needs).zip(helpers).map(|((open, need), helpers)| {
-        let others = others(&matcher.choose(need, candidates), open, &helpers);
-        (open.id(), Chosen { helpers, others })
-    });
-    Ok(chosen.collect())
+    Ok(helpers)
 }
 
 /// Who is asked, and why.

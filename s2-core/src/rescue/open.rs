@@ -1,6 +1,10 @@
 //! A rescue on its way.
 
-use s2_coordinator::{Held, NewTask, Outcome, SwarmId, TaskId, TaskState, Tasks, Text, Timestamp, When};
+use std::collections::HashSet;
+
+use s2_coordinator::{
+    Capabilities, Capability, Held, NewTask, Outcome, SwarmId, TaskId, TaskState, Tasks, Text, Timestamp, When,
+};
 
 use crate::error::Error;
 use crate::help::HELP;
@@ -117,15 +121,11 @@ impl Open {
         s2: &S2,
         nth: usize,
         request: &HelpRequest,
-        offers: &s2_coordinator::Capabilities,
+        offers: &Capabilities,
     ) -> Result<NewTask, Error> {
         let task = &self.held.task;
-        let fits: s2_coordinator::Capabilities = request
-            .requires
-            .iter()
-            .filter(|path| offers.satisfy(&std::iter::once((*path).clone()).collect()))
-            .cloned()
-            .collect();
+        let missing: HashSet<Capability> = Vec::from(offers.missing(&request.requires)).into_iter().collect();
+        let fits = request.requires.iter().filter(|path| !missing.contains(*path)).cloned().collect();
         let mut new = NewTask::new(HELP, request.by.clone())
             .with_key(format!("help/{}/{nth}", task.id).parse()?)
             .with_json(request)?

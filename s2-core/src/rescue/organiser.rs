@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use s2_coordinator::{
-    Clock, Completion, Error as CoordinatorError, EventType, Held, Lease, Loss, Outcome, Session, TaskId, Text,
-    Timestamp,
+    Clock, Completion, Error as CoordinatorError, Held, Lease, Loss, Outcome, Session, TaskId, Text, Timestamp,
 };
 use s2_governor::Verified;
 use tokio::task::JoinSet;
@@ -21,8 +20,6 @@ use crate::rescue::open::judge;
 use crate::rescue::records::Records;
 use crate::s2::S2;
 use crate::task_error::TaskError;
-
-const VERIFIED: EventType = EventType::from_static("rescue.verified");
 
 /// How many rescues are taken up at a time.
 const BATCH: usize = 100;
@@ -141,7 +138,7 @@ impl Organiser {
             let (helper, requires) = (part.request.helper.clone(), part.request.requires.clone());
             let (by, outcome) = (part.request.by.clone(), Verified::Failure);
             let told = RescueEvent::Verified { helper, by, requires, outcome };
-            self.tell(VERIFIED, &told, &format!("failed/{help}")).await?;
+            self.tell(&told, &format!("failed/{help}")).await?;
         }
         Ok(())
     }

@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use s2_coordinator::{
-    Error as CoordinatorError, Event, EventType, NewEvent, Position, Start, SwarmId, Timestamp, UtcDay,
-};
+use s2_coordinator::{Error as CoordinatorError, Event, Position, Start, SwarmId, Timestamp, UtcDay};
 use s2_governor::{Need, TrackRecords};
 
 use crate::error::Error;
@@ -17,8 +15,6 @@ use crate::help::ORGANISER;
 use crate::help::RESCUES;
 use crate::help::RescueEvent;
 use crate::s2::S2;
-
-const SUMMED: EventType = EventType::from_static("rescue.summed");
 
 /// How many events are read at a time.
 const PAGE: usize = 500;
@@ -120,8 +116,9 @@ impl Records {
         for (nth, records) in parts.into_iter().enumerate() {
             let through = self.read;
             let told = RescueEvent::Summed { through, part: (nth, of), records };
-            let event = NewEvent::new(RESCUES, SUMMED, ORGANISER).with_json(&told)?;
-            let event = event.with_idempotency_key(format!("sum/{through}/{nth}/{}", UtcDay::of(now)).parse()?);
+            let event = told
+                .told_by(ORGANISER)?
+                .with_idempotency_key(format!("sum/{through}/{nth}/{}", UtcDay::of(now)).parse()?);
             s2.bus().publish(&[event]).await?;
         }
         (self.outcomes, self.told) = (0, now);
