@@ -117,3 +117,27 @@ impl SessionBuilder {
         Ok(session)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_session_comes_up_when_it_joins() {
+        let s2 = S2::in_memory();
+        for (builder, message) in [
+            (s2.session("s2"), "invalid session \"s2\": names below s2 are of S² itself"),
+            (s2.session("s2/organiser"), "invalid session \"s2/organiser\": names below s2 are of S² itself"),
+            (s2.session("a//b"), "invalid swarm id \"a//b\": a segment is empty"),
+            (
+                s2.session("a").skills(["b c"]),
+                "invalid capability \"b c\": a word has letters, digits and . _ + # - only",
+            ),
+            (s2.session("a").concurrency(0), "invalid concurrency \"0\": must be from 1 to 1000000"),
+        ] {
+            let error = builder.join().await.expect_err(message);
+            assert_eq!((error.to_string().as_str(), error.code()), (message, "S2_INVALID"));
+        }
+        assert!(s2.session("s2-swarm/one").join().await.is_ok(), "a namesake is somebody else");
+    }
+}

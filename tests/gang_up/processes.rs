@@ -190,3 +190,26 @@ async fn heir(fleet: &Fleet) -> s2_core::Session {
     };
     fleet.s2.session("heir").skills(["voice:telephony-sip"]).run(handler).await.expect("a session")
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_was_taken_for_lost_comes_back_with_all_its_sessions() {
+    let fleet = Fleet::begin(1).await;
+    let _sip = fleet.process("telephony/sip", true);
+    let mut helper = fleet.process(&format!("a/helps-1={}", SIP.join(",")), false);
+    let there = |name: &'static str| {
+        let s2 = fleet.s2.clone();
+        move || {
+            let s2 = s2.clone();
+            async move {
+                let sessions = s2.scheduler().sessions(None, 100).await.expect("sessions");
+                sessions.iter().any(|info| info.incarnation.session.as_str() == name)
+            }
+        }
+    };
+    helper.stop();
+    until("it is taken for lost", || async { !there("a/helps-1")().await }).await;
+    helper.resume();
+    until("it is there again", there("a/helps-1")).await;
+    let task = fleet.blocked().await;
+    assert_eq!(answers(&fleet.s2, task).await, ["a/helps-1"]);
+}

@@ -32,6 +32,9 @@ stories! {
     help_of_the_hosts_own_needs_no_organiser,
     two_processes_have_one_organiser,
     a_halted_session_is_not_asked,
+    a_rescue_that_cannot_go_on_keeps_no_other_from_it,
+    a_hook_that_panics_ends_nothing,
+    what_the_handler_finds_of_an_answer_counts,
 }
 
 async fn six(s2: &S2) {
@@ -156,9 +159,11 @@ async fn nobody_suitable_is_told_once_and_looked_for_again(place: Place) {
     let task = invite(&s2, "sip").await;
     let pending = || async { s2.inbox().pending(EscalationId::default(), 10).await.expect("the inbox") };
     until("it is escalated", || async { !pending().await.is_empty() }).await;
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    // Whoever looks for the second looks for the first again, too.
+    blocked(&s2, "sip-2", SIP).await;
+    let second = invite(&s2, "sip-2").await;
+    until("the second is escalated", || async { pending().await.len() == 2 }).await;
     let escalations = pending().await;
-    assert_eq!(escalations.len(), 1);
     assert_eq!((escalations[0].reason.as_str(), escalations[0].times), ("no_rescuer", 1));
     assert_eq!(escalations[0].key.as_str(), format!("no_rescuer:{task}"));
     let evidence: serde_json::Value = serde_json::from_slice(&escalations[0].payload).expect("evidence");
@@ -168,6 +173,7 @@ async fn nobody_suitable_is_told_once_and_looked_for_again(place: Place) {
     assert!(why.contains("other: ") && why.contains("lacks integration:sip"), "{why}");
     willing(&s2, "expert", SIP).await;
     assert_eq!(answers(&s2, task).await, ["expert"]);
+    assert_eq!(answers(&s2, second).await, ["expert"]);
 }
 
 async fn a_person_may_let_it_go_on_without_help(place: Place) {
@@ -341,4 +347,93 @@ async fn a_halted_session_is_not_asked(place: Place) {
     let task = invite(&s2, "sip").await;
     assert_eq!(answers(&s2, task).await, ["b"]);
     assert_eq!(chosen(&s2).await, ["b"]);
+}
+
+/// A task so deep that there is no room for help below it, and one that is not.
+async fn a_rescue_that_cannot_go_on_keeps_no_other_from_it(place: Place) {
+    let mut config = Config::default();
+    config.limits.depth = 3;
+    let s2 = place.fleet_with(settings(|_| {}), config, s2_core::NoHooks).await;
+    blocked(&s2, "sip", SIP).await;
+    blocked(&s2, "deep", SIP).await;
+    let root = invite_for(&s2, "nobody:here").await;
+    let child = s2_coordinator::NewTask::new(crate::kit::INVITE, HOST).with_parent(root);
+    let child = child.with_requires(Capabilities::new(["nobody:here"]).expect("a capability"));
+    let child = s2.scheduler().submit_one(&child).await.expect("submitted").id;
+    let grandchild = s2_coordinator::NewTask::new(crate::kit::INVITE, HOST).with_parent(child);
+    let grandchild = grandchild.with_requires(Capabilities::new(["voice:deep"]).expect("a capability"));
+    let deep = s2.scheduler().submit_one(&grandchild).await.expect("submitted").id;
+    until("it is blocked", || async { s2.scheduler().task(deep).await.expect("a task").state == TaskState::Blocked })
+        .await;
+    willing(&s2, "expert", SIP).await;
+    assert_eq!(answers(&s2, deep).await, Vec::<String>::new(), "it goes on without help");
+    let task = invite(&s2, "sip").await;
+    assert_eq!(answers(&s2, task).await, ["expert"]);
+}
+
+/// A host whose hooks panic, but for the answers of one helper.
+#[derive(Debug)]
+struct Panics;
+
+impl RescueHooks for Panics {
+    fn requires(&self, _: &Task, _: &str) -> Capabilities {
+        panic!("what does it take?")
+    }
+
+    fn details(&self, _: &HelpRequest) -> Option<serde_json::Value> {
+        panic!("no details")
+    }
+
+    fn accepts(&self, request: &HelpRequest, _: &TaskResult) -> bool {
+        assert_eq!(request.helper.as_str(), "b", "only this one is trusted");
+        true
+    }
+}
+
+async fn a_hook_that_panics_ends_nothing(place: Place) {
+    let mut policy = settings(|_| {});
+    policy.rescue_policy.max_rescuers_per_blocker = 1;
+    policy.rescue_policy.min_capability_match = s2_governor::BasisPoints::from_percent(60);
+    let s2 = place.fleet_with(policy, Config::default(), Panics).await;
+    for name in ["a", "b"] {
+        helper(&s2, name, &["voice:sip"], |asked| async move {
+            assert_eq!(asked.requires.to_string(), "voice:own, voice:sip", "what the task itself requires");
+            assert_eq!(asked.details, None);
+            Ok(asked.helper.to_string())
+        })
+        .await;
+    }
+    let handler = async |cx: Context| {
+        let rescued = cx.blocked(Blocker::new("488")).await?;
+        let answers = rescued.answers.iter().map(|answer| answer.result.json::<String>());
+        Ok(answers.collect::<Result<Vec<_>, _>>()?)
+    };
+    s2.session("sip").skills(["voice:own", "voice:sip"]).run(handler).await.expect("a session");
+    let requires = Capabilities::new(["voice:own", "voice:sip"]).expect("capabilities");
+    let task = s2_coordinator::NewTask::new(crate::kit::INVITE, HOST).with_requires(requires);
+    let task = s2.scheduler().submit_one(&task).await.expect("submitted").id;
+    assert_eq!(answers(&s2, task).await, ["b"]);
+    assert_eq!(chosen(&s2).await, ["a", "b"]);
+}
+
+async fn what_the_handler_finds_of_an_answer_counts(place: Place) {
+    let s2 = place.fleet(settings(|_| {})).await;
+    willing(&s2, "a", SIP).await;
+    let handler = async |cx: Context| {
+        let blocker = Blocker::new("488").with_requires(Capabilities::new(SIP)?);
+        let answer = cx.blocked(blocker).await?.first().map(|answer| answer.task);
+        // Of no use, as the handler finds.
+        cx.verify(answer.ok_or_else(|| TaskError::fatal("nobody helped"))?, Verified::Failure);
+        assert_eq!(cx.resumed().await?, None, "it did not begin anew");
+        Ok(())
+    };
+    s2.session("sip").skills(["voice:sip"]).run(handler).await.expect("a session");
+    let task = invite(&s2, "sip").await;
+    let outcome = tokio::time::timeout(LONG, s2.scheduler().wait(task)).await.expect("in time").expect("an outcome");
+    assert!(outcome.result().is_some(), "{outcome:?}");
+    let verified = told(&s2).await.into_iter().filter_map(|told| match told {
+        RescueEvent::Verified { helper, outcome, .. } => Some((helper.to_string(), outcome)),
+        _ => None,
+    });
+    assert_eq!(verified.collect::<Vec<_>>(), [("a".to_owned(), Verified::Failure)]);
 }

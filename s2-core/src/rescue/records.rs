@@ -148,3 +148,65 @@ fn told(event: &Arc<Event>) -> Option<(Arc<Event>, RescueEvent)> {
 fn unstorable(error: serde_json::Error) -> Error {
     s2_coordinator::Error::Backend { retryable: false, source: error.into() }.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use s2_coordinator::{Capabilities, TaskId};
+    use s2_governor::Verified;
+
+    use super::*;
+
+    async fn tell(s2: &S2, told: RescueEvent) {
+        s2.bus().publish(&[told.told_by(ORGANISER).unwrap()]).await.unwrap();
+    }
+
+    fn verified(helper: &'static str, outcome: Verified) -> RescueEvent {
+        let (helper, by) = (SwarmId::from_static(helper), SwarmId::from_static("sip"));
+        RescueEvent::Verified { helper, by, requires: Capabilities::new(["integration:sip"]).unwrap(), outcome }
+    }
+
+    #[tokio::test]
+    async fn a_sum_stands_for_what_it_sums_up_and_is_told_once_a_day() {
+        let s2 = S2::in_memory();
+        tell(&s2, verified("a", Verified::Success)).await;
+        tell(&s2, verified("b", Verified::Failure)).await;
+        let mut first = Records::default();
+        let known = first.catch_up(&s2).await.unwrap().clone();
+        first.tell(&s2).await.unwrap();
+        first.tell(&s2).await.unwrap();
+        // Whoever begins later adds up what came after the sum, and nothing twice.
+        let mut second = Records::default();
+        assert_eq!(*second.catch_up(&s2).await.unwrap(), known);
+        tell(&s2, verified("a", Verified::Success)).await;
+        let both = (first.catch_up(&s2).await.unwrap().clone(), second.catch_up(&s2).await.unwrap().clone());
+        assert_eq!(both.0, both.1);
+        assert_ne!(both.0, known);
+        let told = s2.bus().read(&RESCUES, Start::Beginning, PAGE).await.unwrap().items;
+        assert_eq!(told.iter().filter(|event| event.event_type.as_str() == "rescue.summed").count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_sum_of_which_a_part_is_missing_and_what_others_say_count_for_nothing() {
+        let s2 = S2::in_memory();
+        tell(&s2, verified("a", Verified::Success)).await;
+        let (through, records) = (Position::new(1), BTreeMap::new());
+        tell(&s2, RescueEvent::Summed { through, part: (0, 2), records }).await;
+        tell(&s2, RescueEvent::Recruited { helper: SwarmId::from_static("a"), help: TaskId::new(1) }).await;
+        let other = s2_coordinator::NewEvent::new(RESCUES, "other".parse().unwrap(), ORGANISER).with_data("what?");
+        s2.bus().publish(&[other]).await.unwrap();
+        let mut records = Records::default();
+        let known = records.catch_up(&s2).await.unwrap();
+        let (a, domain) = (SwarmId::from_static("a"), "integration:sip".parse().unwrap());
+        assert!(known.get(&a, &domain).is_some());
+    }
+
+    #[test]
+    fn a_large_sum_is_told_in_parts() {
+        let record = serde_json::Value::from("x".repeat(10_000));
+        let all: BTreeMap<SwarmId, _> =
+            (0..50).map(|nth| (SwarmId::new(format!("session-{nth}")).unwrap(), record.clone())).collect();
+        let parts = split(all.clone());
+        assert_eq!(parts.len(), 4, "fourteen are more than 128 KiB");
+        assert_eq!(parts.into_iter().flatten().collect::<BTreeMap<_, _>>(), all);
+    }
+}

@@ -134,3 +134,36 @@ async fn organise_if_needed(s2: &S2, seen: &mut Option<Seen>) -> Result<(), Erro
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seen one after the other, a second apart: number, load, queue. Answers for how many seconds it is idle.
+    fn idle(all: &[(u64, usize, usize)]) -> u64 {
+        let begun = Instant::now();
+        let seen = all.iter().zip(0..).map(|((number, load, queued), nth)| Seen {
+            number: *number,
+            load: *load,
+            queued: *queued,
+            since: begun + Duration::from_secs(nth),
+        });
+        let last = seen.reduce(Seen::then).expect("something is seen");
+        (all.len() as u64 - 1) - last.since.duration_since(begun).as_secs()
+    }
+
+    #[test]
+    fn only_who_leaves_work_undone_is_idle() {
+        for (what, all, seconds) in [
+            ("nothing to do", vec![(1, 0, 0), (1, 0, 0), (1, 0, 0)], 0),
+            ("it waits", vec![(1, 0, 1), (1, 0, 1), (1, 0, 1)], 2),
+            ("more and more waits", vec![(1, 3, 1), (1, 3, 2), (1, 3, 5)], 2),
+            ("something was taken up", vec![(1, 3, 5), (1, 3, 4), (1, 3, 4)], 1),
+            ("something came to an end, or was begun", vec![(1, 3, 5), (1, 2, 5), (1, 3, 5)], 0),
+            ("another one", vec![(1, 0, 1), (2, 0, 1), (2, 0, 1)], 1),
+            ("it is full", vec![(1, MOST, 5), (1, MOST, 5), (1, MOST, 5)], 0),
+        ] {
+            assert_eq!(idle(&all), seconds, "{what}");
+        }
+    }
+}
