@@ -30,7 +30,7 @@ pub enum Value {
     /// Text.
     Text(Text),
     /// Several values.
-    List(Vec<Value>),
+    List(Box<[Value]>),
 }
 
 impl From<bool> for Value {
@@ -95,6 +95,10 @@ impl Params {
 
     /// Adds a parameter.
     pub fn push(&mut self, name: impl Into<Text>, value: impl Into<Value>) {
+        if self.0.is_empty() {
+            // Most entries have two or three, and blocks of one size are allocated fastest.
+            self.0.reserve_exact(3);
+        }
         self.0.push((name.into(), value.into()));
     }
 
@@ -280,7 +284,7 @@ mod tests {
             .with("attempts", 5_u32)
             .with("cost_nano_usd", 9_007_199_254_740_991_u64)
             .with("reason", String::from("poison"))
-            .with("cycle", Value::List(vec!["a".into(), "b".into()]))
+            .with("cycle", Value::List(Box::new(["a".into(), "b".into()])))
             .with_severity(Severity::High);
         Entry::new(record, Position::new(3), Timestamp::from_micros(1_762_938_000_000_000))
     }

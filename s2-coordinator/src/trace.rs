@@ -24,15 +24,16 @@ use crate::time::serde_as_text;
 /// Source: <https://www.w3.org/TR/trace-context/#traceparent-header>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceToken {
-    trace_id: u128,
-    span_id: u64,
+    // As bytes they need no alignment: a token has 25, and what may have one 26.
+    trace_id: [u8; 16],
+    span_id: [u8; 8],
     flags: u8,
 }
 
 impl TraceToken {
     /// The first token of a new trace, marked as sampled.
     pub fn root(random: &mut Random) -> Self {
-        Self { trace_id: random.bits().max(1), span_id: span(random), flags: 1 }
+        Self { trace_id: random.bits().max(1).to_be_bytes(), span_id: span(random), flags: 1 }
     }
 
     /// A token for work that belongs to this one: same trace, another span.
@@ -44,13 +45,13 @@ impl TraceToken {
     /// The id of the whole trace; never zero.
     #[must_use]
     pub const fn trace_id(&self) -> u128 {
-        self.trace_id
+        u128::from_be_bytes(self.trace_id)
     }
 
     /// The id of the span that the work belongs to; never zero.
     #[must_use]
     pub const fn span_id(&self) -> u64 {
-        self.span_id
+        u64::from_be_bytes(self.span_id)
     }
 
     /// Whether the caller records this trace (the `sampled` flag).
@@ -60,13 +61,13 @@ impl TraceToken {
     }
 }
 
-fn span(random: &mut Random) -> u64 {
-    (random.bits() as u64).max(1)
+fn span(random: &mut Random) -> [u8; 8] {
+    (random.bits() as u64).max(1).to_be_bytes()
 }
 
 impl fmt::Display for TraceToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id(), self.span_id(), self.flags)
     }
 }
 
@@ -94,7 +95,7 @@ impl FromStr for TraceToken {
         if trace_id == 0 || span_id == 0 {
             return Err(invalid("trace and span ids must not be zero"));
         }
-        Ok(Self { trace_id, span_id, flags })
+        Ok(Self { trace_id: trace_id.to_be_bytes(), span_id: span_id.to_be_bytes(), flags })
     }
 }
 

@@ -4,9 +4,10 @@
 //! equally good.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 
+use foldhash::HashMap;
 use s2_coordinator::SwarmId;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -1,5 +1,6 @@
 //! Names for spends that were given none.
 
+use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,14 +9,14 @@ use s2_coordinator::IdempotencyKey;
 /// Makes keys that no other ledger makes, short enough to be cloned for nothing.
 #[derive(Debug)]
 pub(crate) struct Keys {
-    prefix: u64,
+    prefix: String,
     last: AtomicU64,
 }
 
 impl Default for Keys {
     fn default() -> Self {
         // Each state is seeded by the system anew.
-        Self { prefix: RandomState::new().hash_one(0_u8) >> 16, last: AtomicU64::new(0) }
+        Self { prefix: format!("{:012x}.", RandomState::new().hash_one(0_u8) >> 16), last: AtomicU64::new(0) }
     }
 }
 
@@ -24,7 +25,10 @@ impl Keys {
     pub(crate) fn or_new(&self, key: Option<&IdempotencyKey>) -> IdempotencyKey {
         let new = || {
             let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-            IdempotencyKey::new(format!("{:012x}.{number}", self.prefix)).unwrap_or(UNNAMED)
+            let mut key = String::with_capacity(40);
+            key.push_str(&self.prefix);
+            write!(key, "{number}").expect("text can be written");
+            IdempotencyKey::new(key).unwrap_or(UNNAMED)
         };
         key.cloned().unwrap_or_else(new)
     }

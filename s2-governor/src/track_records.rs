@@ -1,7 +1,8 @@
 //! The track records of a fleet.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use foldhash::HashMap;
 use s2_coordinator::{Capability, SwarmId, Timestamp, UtcDay};
 use serde::{Deserialize, Serialize, Serializer};
 

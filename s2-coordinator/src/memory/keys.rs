@@ -1,7 +1,9 @@
 //! Which idempotency keys of a topic were used, and for what.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
+
+use foldhash::HashMap;
 
 use crate::event::{Fingerprint, Published};
 use crate::name::IdempotencyKey;

@@ -1,7 +1,8 @@
 //! Publishing: everything is decided before anything is written.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::error::Error;
 use crate::event::{Event, EventId, Fingerprint, NewEvent, Published};
@@ -53,7 +54,7 @@ impl Topics {
 
     fn plan(&mut self, events: &[NewEvent], fx: &Effects) -> Result<Vec<Plan>, Error> {
         self.check_room(events, fx)?;
-        let mut seen = Seen::new();
+        let mut seen = Seen::default();
         let mut adds: Vec<(&Topic, u64)> = Vec::new();
         let mut plans = Vec::with_capacity(events.len());
         for run in events.chunk_by(|one, next| one.topic == next.topic) {

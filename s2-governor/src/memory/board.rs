@@ -1,10 +1,10 @@
 //! The board of a fleet in memory.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use foldhash::HashMap;
 use s2_coordinator::{Clock, MemoryStore, Part, Record, Timestamp};
 use tokio::sync::watch;
 

@@ -10,6 +10,7 @@ use crate::ledger::Statement;
 use crate::memory::account::Account;
 use crate::memory::days::Days;
 use crate::memory::days::Path;
+use crate::memory::spends::Reached;
 use crate::memory::spends::Spend;
 use crate::memory::spends::Spends;
 use crate::memory::spends::State;
@@ -53,18 +54,19 @@ impl Move {
     }
 }
 
-fn tightest<'a>(path: impl Iterator<Item = &'a Account>, turn: &Turn<'_, '_>) -> Posted {
-    let mut posted: Option<Posted> = None;
-    for account in path {
-        let (remaining, level) = (account.available(turn), account.level(turn));
-        let least = posted.as_ref().map_or(remaining, |so_far| so_far.remaining.min(remaining));
-        if posted.as_ref().is_none_or(|so_far| level > so_far.level) {
-            posted = Some(Posted::new(least, level, account.swarm.clone(), account.spent, account.limit(turn)));
-        } else if let Some(so_far) = &mut posted {
-            so_far.remaining = least;
-        }
-    }
-    posted.expect("a path has a level")
+fn tightest<'a>(path: impl Iterator<Item = &'a Account>, turn: &Turn<'_, '_>) -> Reached {
+    let reached = path.zip(0..).map(|(account, above)| Reached {
+        remaining: account.available(turn),
+        spent: account.spent,
+        limit: account.limit(turn),
+        level: account.level(turn),
+        above,
+    });
+    let tighter = |one: Reached, other: Reached| {
+        let remaining = one.remaining.min(other.remaining);
+        Reached { remaining, ..if other.level > one.level { other } else { one } }
+    };
+    reached.reduce(tighter).expect("a path has a level")
 }
 
 impl Book {
@@ -87,21 +89,28 @@ impl Book {
         let free = Move { unheld: amount, ..Move::default() };
         if is_presumed {
             let moved = Move { spent: amount, presumed: amount, ..free };
-            self.move_all(spend.day, &spend.session, moved, turn);
+            self.move_all(spend.day, &spend.session, None, moved, turn);
             self.spends.presume(place, turn.now + turn.now.since(turn.forgets));
         } else {
-            self.move_all(spend.day, &spend.session, free, turn);
+            self.move_all(spend.day, &spend.session, None, free, turn);
             self.spends.set(place, State::Lapsed, turn);
         }
     }
 
     /// Moves the accounts of a path alike, and says which levels they have reached. Accounts that are forgotten stay so.
-    fn move_all(&mut self, day: UtcDay, session: &SwarmId, moved: Move, turn: &mut Turn<'_, '_>) -> Option<Path> {
+    fn move_all(
+        &mut self,
+        day: UtcDay,
+        session: &SwarmId,
+        path: Option<Path>,
+        moved: Move,
+        turn: &mut Turn<'_, '_>,
+    ) -> Option<Path> {
         self.sequence += 1;
         if day < self.days.oldest() {
             return None;
         }
-        let path = self.days.path(day, session).unwrap_or_else(|| self.days.open(day, session));
+        let path = path.or_else(|| self.days.path(day, session)).unwrap_or_else(|| self.days.open(day, session));
         self.days.change(day, &path, |account| {
             account.change(|account| moved.apply(account), turn);
             if moved.spent > NanoUsd::ZERO {
@@ -112,8 +121,8 @@ impl Book {
     }
 
     /// The same for a cost: what it has done.
-    fn post(&mut self, day: UtcDay, session: &SwarmId, moved: Move, turn: &mut Turn<'_, '_>) -> Posted {
-        match self.move_all(day, session, moved, turn) {
+    fn post(&mut self, day: UtcDay, session: &SwarmId, moved: Move, turn: &mut Turn<'_, '_>) -> Reached {
+        match self.move_all(day, session, None, moved, turn) {
             Some(path) => tightest(self.days.along(day, &path), turn),
             None => tightest(self.days.look(day, session).iter(), turn),
         }
@@ -135,7 +144,7 @@ impl Book {
                 return Err(Error::ReservationEnded { key, how });
             }
             let (session, day, seen) = (spend.session.clone(), spend.day, Seen::new(0, self.sequence));
-            return Ok(Reserved::Granted(Reservation::granted(key, session, day, reserve.amount, spend.until, seen)));
+            return Ok(Reserved::Granted(Reservation::granted(key, session, day, reserve.amount, spend.at, seen)));
         }
         let day = turn.today();
         let path = self.days.path(day, &reserve.session);
@@ -153,14 +162,13 @@ impl Book {
             session: reserve.session.clone(),
             day,
             amount: Some(reserve.amount),
-            until,
+            at: until,
             expiry: reserve.expiry,
             trace: reserve.trace.map(Box::new),
             state: State::Held,
-            ended: None,
         };
         turn.spent("reserve", &spend.about(), ("amount_nano_usd", reserve.amount));
-        self.move_all(day, &spend.session, Move { held: reserve.amount, ..Move::default() }, turn);
+        self.move_all(day, &spend.session, path, Move { held: reserve.amount, ..Move::default() }, turn);
         self.spends.hold(spend);
         let (session, seen) = (reserve.session.clone(), Seen::new(0, self.sequence));
         Ok(Reserved::Granted(Reservation::granted(key, session, day, reserve.amount, until, seen)))
@@ -192,8 +200,8 @@ impl Book {
         if let Some(how) = spend.how_ended() {
             return Err(Error::ReservationEnded { key: key.clone(), how });
         }
-        let until = until.max(spend.until);
-        if until > spend.until {
+        let until = until.max(spend.at);
+        if until > spend.at {
             self.sequence += 1;
             self.spends.extend(place, until);
         }
@@ -215,37 +223,33 @@ impl Book {
         actual: NanoUsd,
         turn: &mut Turn<'_, '_>,
     ) -> Result<Posted, Error> {
-        let key = &reservation.key;
+        let Reservation { key, session, day, amount, .. } = reservation;
         let (place, spend) = self.reservation(reservation, turn)?;
-        let spend = spend.clone();
-        let amount = spend.amount.unwrap_or_default();
         let cost = Move { spent: actual, ..Move::default() };
         let moved = match spend.state {
-            State::Held => Move { unheld: amount, ..cost },
-            State::Presumed => Move { unspent: amount, unpresumed: amount, ..cost },
+            State::Held => Move { unheld: *amount, ..cost },
+            State::Presumed => Move { unspent: *amount, unpresumed: *amount, ..cost },
             State::Lapsed | State::Released => cost,
-            State::Settled(before, posted) if before == actual => return Ok(posted),
+            State::Settled(before, reached) if before == actual => return Ok(reached.posted(session)),
             State::Settled(before, _) => return Err(Error::AlreadySettled { key: key.clone(), actual: before }),
         };
-        turn.settled(&spend.about(), actual, amount);
-        let posted = self.post(spend.day, &spend.session, moved, turn);
-        self.spends.set(place, State::Settled(actual, posted.clone()), turn);
-        Ok(posted)
+        turn.settled(&spend.about(), actual, *amount);
+        let reached = self.post(*day, session, moved, turn);
+        self.spends.set(place, State::Settled(actual, reached), turn);
+        Ok(reached.posted(session))
     }
 
     pub(super) fn release(&mut self, reservation: &Reservation, turn: &mut Turn<'_, '_>) -> Result<(), Error> {
-        let key = &reservation.key;
+        let Reservation { key, session, day, amount, .. } = reservation;
         let (place, spend) = self.reservation(reservation, turn)?;
-        let spend = spend.clone();
-        let amount = spend.amount.unwrap_or_default();
         let moved = match spend.state {
-            State::Held => Move { unheld: amount, ..Move::default() },
-            State::Presumed => Move { unspent: amount, unpresumed: amount, ..Move::default() },
+            State::Held => Move { unheld: *amount, ..Move::default() },
+            State::Presumed => Move { unspent: *amount, unpresumed: *amount, ..Move::default() },
             State::Lapsed | State::Released => return Ok(()),
             State::Settled(actual, _) => return Err(Error::AlreadySettled { key: key.clone(), actual }),
         };
-        turn.spent("release", &spend.about(), ("amount_nano_usd", amount));
-        self.move_all(spend.day, &spend.session, moved, turn);
+        turn.spent("release", &spend.about(), ("amount_nano_usd", *amount));
+        self.move_all(*day, session, None, moved, turn);
         self.spends.set(place, State::Released, turn);
         Ok(())
     }
@@ -258,10 +262,10 @@ impl Book {
     ) -> Result<Posted, Error> {
         if let Some((_, spend)) = self.spends.get(&key, turn) {
             return match &spend.state {
-                State::Settled(cost, posted)
+                State::Settled(cost, reached)
                     if spend.amount.is_none() && *cost == charge.cost && spend.session == charge.session =>
                 {
-                    Ok(posted.clone())
+                    Ok(reached.posted(&charge.session))
                 }
                 _ => Err(Error::SpendConflict { key, original: spend.describe() }),
             };
@@ -269,11 +273,12 @@ impl Book {
         let (day, session) = (turn.today(), charge.session.clone());
         let about = About { key: &key, session: &session, trace: charge.trace };
         turn.spent("charge", &about, ("cost_nano_usd", charge.cost));
-        let posted = self.post(day, &session, Move { spent: charge.cost, ..Move::default() }, turn);
-        let state = State::Settled(charge.cost, posted.clone());
-        let (amount, until, expiry, trace) = (None, turn.now, Expiry::Presume, charge.trace.map(Box::new));
-        self.spends.charged(Spend { key, session, day, amount, until, expiry, trace, state, ended: None }, turn);
-        Ok(posted)
+        let reached = self.post(day, &session, Move { spent: charge.cost, ..Move::default() }, turn);
+        let state = State::Settled(charge.cost, reached);
+        let (amount, at, expiry) = (None, turn.now, Expiry::Presume);
+        let trace = charge.trace.map(Box::new);
+        self.spends.charged(Spend { key, session, day, amount, at, expiry, trace, state }, turn);
+        Ok(reached.posted(&charge.session))
     }
 
     pub(super) fn balances(

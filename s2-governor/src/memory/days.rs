@@ -1,9 +1,10 @@
 //! The accounts of each day.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use s2_coordinator::{SwarmId, Timestamp, UtcDay};
 
 use crate::memory::account::Account;
@@ -31,7 +32,7 @@ pub(super) struct Days {
 impl Default for Days {
     fn default() -> Self {
         let oldest = UtcDay::of(Timestamp::EPOCH);
-        Self { days: BTreeMap::new(), rules: HashMap::new(), count: 0, oldest }
+        Self { days: BTreeMap::new(), rules: HashMap::default(), count: 0, oldest }
     }
 }
 

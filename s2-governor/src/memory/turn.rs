@@ -30,17 +30,16 @@ impl Turn<'_, '_> {
 
     /// What a spend has done, and with how much money.
     pub(super) fn spent(&mut self, operation: &'static str, about: &About<'_>, amount: (&'static str, NanoUsd)) {
-        self.step.journal(record(operation, about).with(amount.0, amount.1.as_nanos()));
+        self.step.journal(record(operation, about, &[amount]));
     }
 
     pub(super) fn settled(&mut self, about: &About<'_>, actual: NanoUsd, reserved: NanoUsd) {
-        let record = record("settle", about).with("actual_nano_usd", actual.as_nanos());
-        self.step.journal(record.with("reserved_nano_usd", reserved.as_nanos()));
+        self.step.journal(record("settle", about, &[("actual_nano_usd", actual), ("reserved_nano_usd", reserved)]));
     }
 
     pub(super) fn expired(&mut self, about: &About<'_>, amount: NanoUsd, presumed: bool) {
         let severity = if presumed { Severity::Medium } else { Severity::Info };
-        let record = record("expire", about).with("amount_nano_usd", amount.as_nanos());
+        let record = record("expire", about, &[("amount_nano_usd", amount)]);
         self.step.journal(record.with("presumed", presumed).with_severity(severity));
     }
 
@@ -79,9 +78,13 @@ impl Turn<'_, '_> {
     }
 }
 
-fn record(operation: &'static str, about: &About<'_>) -> Record {
-    let record = Record::new("budget", operation, about.session.to_text());
-    record.with("id", about.key.to_text()).with_trace(about.trace)
+fn record(operation: &'static str, about: &About<'_>, amounts: &[(&'static str, NanoUsd)]) -> Record {
+    let mut record = Record::new("budget", operation, about.session.to_text()).with_trace(about.trace);
+    record.params.push("id", about.key.to_text());
+    for (name, amount) in amounts {
+        record.params.push(*name, amount.as_nanos());
+    }
+    record
 }
 
 /// A key has 256 bytes, as many as a path: of long paths, the end.

@@ -20,7 +20,9 @@ mod registry;
 mod sweep;
 mod look;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+
+use foldhash::HashMap;
 
 use crate::dependency::{TaskId, TaskRef};
 use crate::entry::{Record, Value};

@@ -1,6 +1,8 @@
 //! Queues of sessions' own, and who has too much in it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+
+use foldhash::HashMap;
 
 use crate::dependency::TaskId;
 use crate::memory::tasks::queue::{ClassId, Place};

@@ -1,6 +1,8 @@
 //! A batch of tasks that is to be submitted: everything that can be wrong with it, before anything is written.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+
+use foldhash::HashMap;
 
 use crate::capability::Capabilities;
 use crate::dependency::{OnFailure, TaskId, TaskRef};
@@ -58,7 +60,7 @@ impl Tasks {
         limits: &Limits,
     ) -> Result<Vec<Planned>, Error> {
         limits.check_tasks(tasks)?;
-        let mut firsts: HashMap<&IdempotencyKey, usize> = HashMap::new();
+        let mut firsts: HashMap<&IdempotencyKey, usize> = HashMap::default();
         let mut planned = Vec::with_capacity(tasks.len());
         for (nth, task) in tasks.iter().enumerate() {
             planned.push(self.plan_one(nth, task, tasks, parent, &mut firsts)?);
@@ -76,7 +78,7 @@ impl Tasks {
         // If they follow from a task, that one makes room.
         let requires: Vec<_> = new().map(|(nth, _)| &tasks[nth].requires).collect();
         self.check_room(&requires, usize::from(ends), limits)?;
-        let mut children: HashMap<TaskId, usize> = HashMap::new();
+        let mut children: HashMap<TaskId, usize> = HashMap::default();
         for (nth, plan) in new() {
             let what = || format!("task {nth} ({})", tasks[nth].kind);
             check("depth", what, plan.depth as usize, limits.depth as usize)?;

@@ -5,8 +5,10 @@
 //! however many there are. That order is a lower bound: who claims from a class leaves the other kinds' bounds as they
 //! are, and they are put right when they come first.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
+
+use foldhash::HashMap;
 
 use crate::capability::Capabilities;
 use crate::dependency::TaskId;
@@ -140,7 +142,7 @@ impl Queues {
             sessions: 1,
             waiting: WaitList::default(),
             heads: BTreeSet::new(),
-            bounds: HashMap::new(),
+            bounds: HashMap::default(),
             classes: BTreeSet::new(),
         };
         for (&class, state) in &mut self.classes {

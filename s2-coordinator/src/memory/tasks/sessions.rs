@@ -1,6 +1,8 @@
 //! Which sessions there are.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use foldhash::HashMap;
 
 use crate::capability::Capabilities;
 use crate::dependency::TaskId;
@@ -91,7 +93,7 @@ impl Sessions {
             held: BTreeSet::new(),
             blocked: BTreeSet::new(),
             resumable: BTreeSet::new(),
-            refused: HashMap::new(),
+            refused: HashMap::default(),
             requests: VecDeque::new(),
             incarnation,
         };

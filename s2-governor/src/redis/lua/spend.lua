@@ -31,7 +31,7 @@ end
 
 local function usd(nanos)
   local rest = nanos % 1000000000
-  local digits = string.format('%09.0f', rest)
+  local digits = string.format('%09d', rest)
   return '$' .. int((nanos - rest) / 1000000000) .. '.' .. string.sub(digits, 1, 2) ..
     string.match(string.sub(digits, 3), '^(.-)0*$')
 end
