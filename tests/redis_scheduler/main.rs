@@ -6,11 +6,13 @@ mod lost;
 mod processes;
 mod scale;
 mod time;
+mod together;
 
 use std::time::Duration;
 
 use s2_coordinator::{
-    Error, NewTask, Profile, RedisScheduler, RedisStore, Scheduler, SchedulerExt, Session, SwarmId, TaskId, TaskKind,
+    Completion, Config, Error, NewTask, Profile, RedisScheduler, RedisStore, Scheduler, SchedulerExt, Session, SwarmId,
+    TaskId, TaskKind,
 };
 use s2_tests::servers::RedisServer;
 
@@ -38,4 +40,28 @@ async fn a_server_that_knows_no_task_says_so() {
     let scheduler = store(&server.url()).await.scheduler();
     let unknown = scheduler.why(TaskId::new(1000)).await;
     assert!(matches!(unknown, Err(Error::UnknownTask { .. })), "{unknown:?}");
+}
+
+/// Limits are those of each process. A process that allows fewer tasks than there are does not keep them from ending.
+#[tokio::test]
+async fn a_process_with_a_lower_limit_completes_what_is_there() {
+    let server = RedisServer::start_volatile();
+    let generous = store(&server.url()).await.scheduler();
+    let submitted = generous.submit(&[task(), task(), task()]).await.expect("submitted");
+    let mut config = Config::default();
+    config.limits.tasks = 1;
+    let strict =
+        RedisStore::builder(FLEET).with_config(config).connect(&server.url()).await.expect("a fleet").scheduler();
+    let session = session(&strict, "session").await;
+    for _ in &submitted {
+        session
+            .try_claim()
+            .await
+            .expect("no error")
+            .expect("a task")
+            .complete(Completion::new())
+            .await
+            .expect("completed");
+    }
+    assert_eq!(generous.stats().await.expect("stats").unfinished(), 0);
 }

@@ -220,7 +220,7 @@ async fn a_script_of_the_host_is_one_step_with_exact_numbers() {
     assert_eq!((&*entry.component, &*entry.operation, &*entry.subject), ("host", "spend", "budget"));
     assert_eq!((entry.severity, entry.time, entry.position), (Severity::Low, LATE, Position::new(1)));
     let params: Vec<(&str, &Value)> = entry.params.iter().collect();
-    let list = Value::List(vec![Value::Int(9_007_199_254_740_990), Value::from("a")]);
+    let list = Value::List(Box::new([Value::Int(9_007_199_254_740_990), Value::from("a")]));
     assert_eq!(
         params,
         [

@@ -110,7 +110,8 @@ impl RedisStore {
         call.number(claim.request);
         call.number(claim.max);
         call.number(wait);
-        let answer = self.task_call(call).await?;
+        let fields = || vec![task::session_field(&claim.by)];
+        let answer = self.task_call_together(call, claim.max, fields).await?;
         let about = About { session: Some(&claim.by), ..About::default() };
         if let Some(error) = refusal(&answer, about, &self.config().limits) {
             return Err(error);

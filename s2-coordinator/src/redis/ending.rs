@@ -36,7 +36,12 @@ impl RedisStore {
         call.arg(next.map(|claim| claim.by.session.as_str()).unwrap_or_default());
         call.number(next.map_or(0, |claim| claim.request));
         call.number(next.map_or(0, |claim| claim.max));
-        let answer = self.task_call(call).await?;
+        let most = endings.len().max(next.map_or(0, |claim| claim.max));
+        let fields = || {
+            let tasks = endings.iter().map(|(lease, _)| task::task_field(lease.task));
+            tasks.chain(next.map(|claim| task::session_field(&claim.by))).collect()
+        };
+        let answer = self.task_call_together(call, most, fields).await?;
         if let Some(error) = refusal(&answer, About { session: next.map(|it| &it.by), ..About::default() }, limits) {
             return Err(error);
         }

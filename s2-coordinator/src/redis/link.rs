@@ -234,6 +234,12 @@ impl Link {
         .map(Reply::from)
     }
 
+    /// Runs a call if there is a connection, and only once.
+    pub(super) async fn run_once(&self, make: impl FnOnce() -> Pushing) -> Option<Reply> {
+        let mut connection = self.open().await.ok()?.connection;
+        make().send(&mut connection).await.ok().map(Reply::from)
+    }
+
     /// Asks something once.
     pub(super) async fn ask(&self, command: &Cmd) -> Option<Reply> {
         let mut connection = self.open().await.ok()?.connection;

@@ -15,6 +15,7 @@ mod scripts;
 mod post;
 mod link;
 mod passes;
+mod together;
 // What events and letters look like there.
 mod codec;
 // The fleet.

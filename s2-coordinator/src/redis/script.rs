@@ -78,8 +78,9 @@ impl Script {
     fn register(&self, step: &str) -> String {
         let Self { name, body, frees, .. } = self;
         let flags = if *frees { "'allow-oom'" } else { "" };
+        let known = if self.about_tasks { format!("tasks.verbs.{name} = verb\n") } else { String::new() };
         format!(
-            "(function()\n{body}\nredis.register_function {{ function_name = LIBRARY .. '_{name}', callback = {step}(verb), \
+            "(function()\n{body}\n{known}redis.register_function {{ function_name = LIBRARY .. '_{name}', callback = {step}(verb), \
              flags = {{ {flags} }} }}\nend)();\n"
         )
     }

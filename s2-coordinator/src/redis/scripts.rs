@@ -37,6 +37,7 @@ scripts! {
     TASKS_CLAIM: frees_tasks "tasks_claim";
     TASKS_UNCLAIM: frees_tasks "tasks_unclaim";
     TASKS_END: frees_tasks "tasks_end";
+    TASKS_TOGETHER: frees_tasks "tasks_together";
     TASKS_RENEW: frees_tasks "tasks_renew";
     TASKS_PROGRESS: frees_tasks "tasks_progress";
     TASKS_RESUME: frees_tasks "tasks_resume";

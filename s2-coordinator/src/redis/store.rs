@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::Cmd;
+use redis::{Arg, Cmd};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -22,7 +22,8 @@ use crate::redis::passes::Passes;
 use crate::redis::post::Post;
 use crate::redis::reply::Reply;
 use crate::redis::script::Script;
-use crate::redis::scripts::BEAT;
+use crate::redis::scripts::{BEAT, TASKS_TOGETHER};
+use crate::redis::together::{FEW, Group, PATIENCE, Together, Told, Turn};
 use crate::release::Release;
 use crate::time::Timestamp;
 
@@ -55,6 +56,7 @@ pub(super) struct Shared {
     pub(super) release: Arc<dyn Release>,
     /// What this process does about it.
     pub(super) passes: Passes,
+    together: Arc<Together>,
     /// Where the keeper runs.
     pub(super) runtime: Mutex<Option<Handle>>,
     /// When something is due next, as far as this process knows, by the clock of the fleet.
@@ -192,7 +194,31 @@ impl RedisStore {
     /// Runs a call about tasks. Its answer says when something is due next, and whether tasks may wait for each other: this
     /// process sees to it.
     pub(super) async fn task_call(&self, call: Call<'_>) -> Result<Reply, Error> {
-        let answer = call.answer().await?;
+        self.heed(call.answer().await?).await
+    }
+
+    /// The same for a call that may be repeated and, unless it is about too many tasks, share a step with others. It will read
+    /// these fields.
+    pub(super) async fn task_call_together(
+        &self,
+        call: Call<'_>,
+        tasks: usize,
+        fields: impl FnOnce() -> Vec<String>,
+    ) -> Result<Reply, Error> {
+        if tasks > FEW {
+            return self.task_call(call).await;
+        }
+        let answer = match self.shared.together.turn(call.script.name(), call.args(), fields) {
+            Turn::Go(_place) => call.answer().await?,
+            Turn::Wait(wait) => match self.wait_together(wait).await {
+                Some(answer) => answer,
+                None => call.answer().await?,
+            },
+        };
+        self.heed(answer).await
+    }
+
+    async fn heed(&self, answer: Reply) -> Result<Reply, Error> {
         match answer.get(3).and_then(Reply::as_u64) {
             None | Some(0) => {}
             // Another call has seen it first, and waits for it.
@@ -205,6 +231,36 @@ impl RedisStore {
             self.arm(Timestamp::from_micros(due));
         }
         Ok(answer)
+    }
+
+    /// What was answered to a call that has waited for its turn; nothing if it is to go by itself.
+    async fn wait_together(&self, wait: oneshot::Receiver<Told>) -> Option<Reply> {
+        let told = tokio::time::timeout(PATIENCE, wait).await;
+        match told.ok()?.ok()? {
+            Told::Answer(answer) => Some(answer),
+            Told::Lead(group) => self.lead(group).await,
+        }
+    }
+
+    /// Sends calls that go together, once. Answers with what was answered to the first.
+    async fn lead(&self, mut group: Group) -> Option<Reply> {
+        let said = self.shared.link.run_once(|| {
+            let requests = group.requests();
+            let mut call = self.call_again(TASKS_TOGETHER);
+            call.number(requests.iter().map(|request| request.fields.len()).sum::<usize>());
+            requests.iter().flat_map(|request| &request.fields).for_each(|field| call.arg(field));
+            call.number(requests.len());
+            for request in requests {
+                call.arg(request.verb);
+                call.number(request.args.len());
+                request.args.iter().for_each(|arg| call.arg(arg));
+            }
+            Pushing::new(call.command, true)
+        });
+        let Some(Reply::List(said)) = said.await else { return None };
+        let Some(Reply::List(answers)) = said.into_iter().nth(1) else { return None };
+        let is_again = |answer: &Reply| answer.get(0).and_then(Reply::as_str) == Some("again");
+        group.answer(answers.into_iter().map(|answer| Some(answer).filter(|answer| !is_again(answer))))
     }
 
     /// Does something that nobody waits for.
@@ -232,6 +288,7 @@ impl Shared {
             withdrawals: watch::Sender::default(),
             release,
             passes: Passes::default(),
+            together: Arc::default(),
             runtime: Mutex::default(),
             due: Mutex::new(Timestamp::MAX),
             rearm: Arc::new(Notify::new()),
@@ -268,7 +325,8 @@ impl Shared {
         let request = lane.as_ref().map(|lane| format!("{} {}", lane.number, self.number())).unwrap_or_default();
         let channel = format!("{}:{}", self.process, self.link.generation());
         command.arg(channel).arg(now).arg(request).arg(&self.settings);
-        Call { shared: self, script, command, _lane: lane }
+        let before = command.args_iter().len();
+        Call { shared: self, script, command, before, _lane: lane }
     }
 
     /// How many of these keys there are.
@@ -302,6 +360,8 @@ pub(super) struct Call<'a> {
     shared: &'a Shared,
     script: &'static Script,
     command: Cmd,
+    /// How many arguments come before those of the verb.
+    before: usize,
     /// Held until there is an answer.
     _lane: Option<Lane<'a>>,
 }
@@ -310,6 +370,12 @@ impl Call<'_> {
     /// Adds an argument.
     pub(super) fn arg(&mut self, arg: impl AsRef<[u8]>) {
         self.command.arg(arg.as_ref());
+    }
+
+    /// The arguments of the verb.
+    fn args(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        let bytes = |arg| if let Arg::Simple(bytes) = arg { Some(bytes) } else { None };
+        self.command.args_iter().skip(self.before).filter_map(bytes)
     }
 
     /// Adds a number.
@@ -325,7 +391,7 @@ impl Call<'_> {
 
     /// Runs it until everything that was due is done, and answers with what the verb said.
     pub(super) async fn answer(self) -> Result<Reply, Error> {
-        let Self { shared, script, command, _lane } = self;
+        let Self { shared, script, command, _lane, .. } = self;
         // A sign of life says nothing to others; what a host's step says may come a little later.
         let call = Pushing::new(command, script.is_own() && !std::ptr::eq(script, BEAT));
         for _ in 0..MOST_CALLS {

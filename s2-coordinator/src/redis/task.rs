@@ -11,7 +11,7 @@ use crate::capability::Capabilities;
 use crate::config::Config;
 use crate::dependency::{OnFailure, TaskId, TaskRef};
 use crate::entry::Params;
-use crate::lease::{Grant, Lease, Preempted, Token};
+use crate::lease::{Grant, Incarnation, Lease, Preempted, Token};
 use crate::name::{IdempotencyKey, Subject, Tag, TaskKind};
 use crate::new_task::{NewTask, When};
 use crate::outcome::{Cause, Outcome, Run, RunEnd, TaskResult};
@@ -23,6 +23,16 @@ use crate::task::{Submitted, Task, TaskState, TaskStatus};
 use crate::text::Text;
 use crate::time::Timestamp;
 use crate::trace::TraceToken;
+
+/// Where the state of a task is kept.
+pub(super) fn task_field(task: TaskId) -> String {
+    format!("{:016}", task.get())
+}
+
+/// Where a session is kept.
+pub(super) fn session_field(session: &Incarnation) -> String {
+    format!("session:{}", session.number)
+}
 
 /// What a task says to sessions, besides its data.
 #[derive(Serialize, Deserialize)]

@@ -24,6 +24,7 @@ cases! {
     a_waiting_session_is_woken_to_steal: [Scheduler];
     a_waiting_session_is_woken_to_steal_once_it_is_idle: [Scheduler];
     a_waiting_session_is_woken_for_its_own_queue: [Scheduler];
+    who_was_woken_to_steal_is_woken_for_anything_else: [Scheduler];
     what_is_stolen_is_not_owned_any_more: [Scheduler, Journal];
     a_task_is_assigned_and_reassigned: [Scheduler];
     only_who_can_do_it_is_assigned: [Scheduler];
@@ -163,6 +164,23 @@ async fn a_waiting_session_is_woken_to_steal_once_it_is_idle(given: Given) -> Ou
     assert!(!waiting.is_finished());
     world.complete(held.lease).await?;
     assert_eq!(within("the theft", waiting).await.expect("no panic")?.expect("open").task.id, queue[5]);
+    Ok(())
+}
+
+async fn who_was_woken_to_steal_is_woken_for_anything_else(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let (_busy, idle) = (world.session("busy").await?, world.session("idle").await?);
+    let waiting = claiming(&idle);
+    pause().await;
+    world.submit_all((0..6).map(|_| assigned("busy"))).await?;
+    let stolen = within("the theft", waiting).await.expect("no panic")?.expect("open");
+    world.complete(stolen.lease).await?;
+    // The five that are left are too few to steal from, and what is stolen was of this class, too.
+    let waiting = claiming(&idle);
+    pause().await;
+    assert!(!waiting.is_finished());
+    let shared = world.submit(task()).await?;
+    assert_eq!(within("the claim", waiting).await.expect("no panic")?.expect("open").task.id, shared);
     Ok(())
 }
 

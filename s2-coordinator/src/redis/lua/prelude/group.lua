@@ -2,7 +2,7 @@
 
 -- How the index of deadlines names the block of a position: so that names sort as numbers.
 local function block_item(position)
-  return string.format('%016.0f', math.floor(position / BLOCK))
+  return string.format('%016d', math.floor(position / BLOCK))
 end
 
 -- Something of a block is due at `at`. The index knows already if the block was the last one armed, for no later.

@@ -187,7 +187,7 @@ local function write_entry(topic, position, count, before, fields)
   if count > 1 or position % STRIDE == 0 or #fields[2] > HEAVY_BYTES then
     fields = { 'b', int(before), unpack(fields) }
   end
-  local entry = { string.format('%.0f-%.0f', position, now), fields, position, count }
+  local entry = { string.format('%d-%d', position, now), fields, position, count }
   call('XADD', topic.stream, entry[1], unpack(fields))
   if topic.written then
     topic.written[#topic.written + 1] = entry

@@ -36,8 +36,8 @@ local memory, remembered = {}, 0
 local known
 -- Whether the last step came to its end: one that failed leaves what the server does not hold.
 local finished = true
--- The part of a step that is about tasks: how it begins, what it does with time, how it ends.
-local tasks = {}
+-- The part of a step that is about tasks: how it begins, what it does with time, how it ends; and its verbs by name.
+local tasks = { verbs = {} }
 
 -- The numbers of the fleet: the time of the last step that changed them, when something is due, the last number, letter and
 -- escalation that were given, topics, the highest end of those that were forgotten, the journal, when all this began, and how
@@ -53,7 +53,7 @@ local function int(n)
     if written >= 1000 then
       texts, written = {}, 0
     end
-    text = string.format('%.0f', n)
+    text = string.format('%d', n)
     texts[n], written = text, written + 1
   end
   return text
@@ -241,7 +241,7 @@ end
 
 -- The id of the event that comes `nth` places after the first of an entry.
 local function event_id(entry, nth)
-  return nth == 0 and entry[1] or string.format('%.0f', id_position(entry) + nth) .. string.match(entry[1], '%-.*')
+  return nth == 0 and entry[1] or string.format('%d', id_position(entry) + nth) .. string.match(entry[1], '%-.*')
 end
 
 local function recorded(entry)
@@ -249,7 +249,7 @@ local function recorded(entry)
 end
 
 local function append_entry(json)
-  call('XADD', P .. 'journal', int(M.next) .. '-' .. int(now), 'e', json)
+  call('XADD', P .. 'journal', string.format('%d-%d', M.next, now), 'e', json)
   M.bytes, M.next, M.changed = M.bytes + #json + 64, M.next + 1, true
 end
 

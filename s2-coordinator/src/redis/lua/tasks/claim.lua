@@ -53,14 +53,14 @@ function grant(rec, session, resumes)
   return rec
 end
 
--- Reads what the first tasks of a class say, as many as are wanted, unless the first was read.
+-- Reads what the first tasks of a class say, as many as are wanted by this claim and those after it, unless the first was read.
 local function read_ahead(class, place, wanted)
   local page, first = class.page, place[3]
   if fetched[first] ~= nil or pending[first] ~= nil then
     return
   end
   local fields = { first, first .. 'd' }
-  for nth = 2, at_most(wanted, #page) do
+  for nth = 2, at_most(wanted + to_ask, #page) do
     fields[#fields + 1], fields[#fields + 2] = page[nth][3], page[nth][3] .. 'd'
   end
   fetch(fields)
@@ -165,7 +165,7 @@ function claim_tasks(n, name, request, max)
   end
   grants = {}
   for nth, rec in ipairs(granted) do
-    grants[nth] = describe_grant(rec)
+    grants[nth], handed = describe_grant(rec), handed + terms_of(rec).bytes
   end
   return #grants > 0 and grants, session
 end
@@ -224,11 +224,8 @@ local function longest_waiter(kinds, qualifies)
 end
 
 -- Hands out what has become ready to those who wait for it, the longest waiter first.
-function hand_out()
+local function hand_out_what_is_fresh()
   if T.waiting == 0 then
-    for _, class in ipairs(fresh) do
-      class.fresh = nil
-    end
     return
   end
   for _, class in ipairs(fresh) do
@@ -278,6 +275,21 @@ function hand_out()
       end
     end
   end
+end
+
+function hand_out()
+  hand_out_what_is_fresh()
+  -- What was handed out by stealing came by, and is gone.
+  for _, class in ipairs(fresh) do
+    class.fresh = nil
+  end
+  if #fresh > 0 then
+    fresh = {}
+  end
+  if #nudged > 0 then
+    nudged = {}
+  end
+  stealable = false
 end
 
 end

@@ -44,6 +44,8 @@ local band, bor, bnot, pack, unpack_bytes, sub, format
 
 -- What this step knows and changes. `T` are the numbers of the scheduler, nothing before they are read.
 local T, loaded, seen, fetched, pending, changed, timers, soonest, nudged, stealable, units, due_left
+-- How many bytes this step has handed out to who has asked for them, and how many are still to ask.
+local handed, to_ask
 -- Numbers that were read before, by prefix.
 local numbers_of = {}
 
@@ -61,7 +63,7 @@ end
 
 -- Sixteen digits: so numbers sort as text, and few have to be told anew. It is also called before anything is open.
 local function id16(id)
-  return string.format('%016.0f', id)
+  return string.format('%016d', id)
 end
 
 -- The sixteen digits of a number that is told as text.
@@ -115,7 +117,7 @@ local function open(fields)
       string.sub, string.format
   end
   loaded, seen, fetched, pending, changed, timers, soonest = {}, {}, {}, {}, {}, {}, NEVER
-  nudged, stealable, units, due_left = {}, false, MOST_UNITS, MOST_DUE
+  nudged, stealable, units, due_left, handed, to_ask = {}, false, MOST_UNITS, MOST_DUE, 0, 0
   fields = fields or {}
   local values = call('HMGET', P .. 'tasks', 'm', unpack(fields, 1, at_most(#fields, 1000)))
   for nth = 2, #values do

@@ -195,6 +195,9 @@ end
 -- are parts of unless they say otherwise, and `ending` how many tasks end with it. Answers with what is to become of each; or
 -- nothing and what is wrong.
 function plan_tasks(list, from, count, parent, ending)
+  if count == 0 then
+    return {}
+  end
   local new, plans, firsts, wanted = {}, {}, {}, {}
   for nth = 1, count do
     new[nth] = read_head(list[from + (nth - 1) * TASK_PARTS])

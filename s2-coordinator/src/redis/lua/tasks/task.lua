@@ -71,7 +71,7 @@ function terms_of(rec)
     terms.kind = sub(rec.terms, TERMS_BYTES + 1, TERMS_BYTES + kind)
     terms.trace = trace > 0 and sub(rec.terms, -trace) or nil
     -- By which other tasks of the same key it is ordered.
-    terms.behind = format('%010.0f', 4294967295 - terms.path)
+    terms.behind = format('%010d', 4294967295 - terms.path)
     if terms_count >= 1000 then
       known_terms, terms_count = {}, 0
     end
@@ -282,10 +282,14 @@ function note(operation, rec, params, severity)
 end
 
 local WEIGHED = { FLAG.outcome, 'o', FLAG.history, 'h', FLAG.ends, 'e', FLAG.answers, 'a' }
+local ANY_WEIGHED = FLAG.outcome + FLAG.history + FLAG.ends + FLAG.answers
 
 -- About how many bytes a finished task occupies.
 function weigh_task(rec)
   local bytes = TASK_BYTES + #rec.terms + terms_of(rec).bytes
+  if not has(rec, ANY_WEIGHED) then
+    return bytes
+  end
   for nth = 1, #WEIGHED, 2 do
     local flag, suffix = WEIGHED[nth], WEIGHED[nth + 1]
     if has(rec, flag) then

@@ -1,7 +1,7 @@
 -- What time brings, and who comes and goes.
 
 -- What the other parts use of it.
-local session_note, forget_session, part, leave_fleet, task_step
+local session_note, forget_session, part, leave_fleet, follow, task_step
 
 do
 
@@ -253,19 +253,24 @@ local function desert_process(process)
   return true
 end
 
+-- Does what follows from a verb, and hands out what has become ready to who waits.
+function follow()
+  work()
+  deadlock.mark()
+  -- Claims count from the time of this step, also while it catches up.
+  local caught_up = now
+  now = target
+  hand_out()
+  now = caught_up
+end
+
 -- Writes what this step has changed of tasks.
 local function save_tasks()
   if not T then
     return
   end
   if Q then
-    work()
-    deadlock.mark()
-    -- Claims count from the time of this step, also while it catches up.
-    local caught_up = now
-    now = target
-    hand_out()
-    now = caught_up
+    follow()
   end
   write_timers()
   for class in pairs(touched_classes) do
@@ -348,8 +353,10 @@ function task_step(verb)
   return step(function()
     local answer = verb()
     save_tasks()
-    if answer[1] == 'ok' or answer[1] == 'waits' then
-      answer[3], answer[4] = M.due, deadlock.word()
+    for _, each in ipairs(answer.all or { answer }) do
+      if each[1] == 'ok' or each[1] == 'waits' then
+        each[3], each[4] = M.due, deadlock.word()
+      end
     end
     return answer
   end)
