@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
+use s2_benches::percentiles;
 use s2_coordinator::{
     EventBus, EventType, GroupName, MemoryBus, MemoryStore, NewEvent, Start, Subscribe, Subscription, SwarmId, Topic,
 };
@@ -175,13 +176,6 @@ fn ratios() {
     ] {
         println!("| {name} | {ns:.0} | {:.2} M | {:.1} |", 1e3 / ns, ns / channel);
     }
-}
-
-/// Microseconds from publish to delivery at a waiting consumer: median and 99th percentile.
-fn percentiles(mut samples: Vec<Duration>) -> (f64, f64) {
-    samples.sort_unstable();
-    let at = |share: usize| samples[samples.len() * share / 100].as_secs_f64() * 1e6;
-    (at(50), at(99))
 }
 
 /// From publish to delivery at a consumer that waits, the publisher going idle in between: S² and a raw channel.

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use s2_benches::{bare_trips, percentiles};
 use s2_coordinator::{Blocker, Capabilities, MemoryStore, NewTask, RedisStore, SchedulerExt, SwarmId, TaskKind};
 use s2_core::{Context, HELP, S2, Settings, TaskError};
 use s2_tests::servers::RedisServer;
@@ -19,12 +20,6 @@ const RESCUES: usize = 500;
 const TASKS: usize = 1_000;
 /// Block; look around, read what is known of helpers, ask what they may spend, ask one: each waits for the one before it.
 const TRIPS: usize = 5;
-
-fn percentiles(times: &mut [Duration]) -> (f64, f64) {
-    times.sort_unstable();
-    let at = |part: usize| times[(times.len() * part / 100).min(times.len() - 1)].as_secs_f64() * 1e6;
-    (at(50), at(99))
-}
 
 fn settings(organise: bool) -> Settings {
     let mut settings = Settings::default();
@@ -88,9 +83,9 @@ impl Fleet {
             let outcome = blocked.scheduler().wait(id).await.expect("an outcome");
             assert!(outcome.result().is_some(), "{outcome:?}");
         }
-        let mut times = times.lock().expect("no panic");
+        let times = times.lock().expect("no panic");
         assert_eq!(times.len(), RESCUES);
-        percentiles(&mut times)
+        percentiles(times.iter().copied())
     }
 
     /// What a task takes from being submitted to its outcome, if its handler does nothing.
@@ -111,26 +106,8 @@ impl Fleet {
             one.scheduler().wait(id).await.expect("an outcome");
             times.push(begun.elapsed());
         }
-        percentiles(&mut times)
+        percentiles(times)
     }
-}
-
-async fn bare_trips(server: &RedisServer, trips: usize) -> (f64, f64) {
-    let client = redis::Client::open(server.url()).expect("a URL");
-    let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
-    let load = redis::cmd("SCRIPT").arg("LOAD").arg("return 1").to_owned();
-    let hash: String = load.query_async(&mut connection).await.expect("a hash");
-    let bare = redis::cmd("EVALSHA").arg(hash).arg(0).to_owned();
-    let mut times = Vec::with_capacity(1_000);
-    for _ in 0..1_000 {
-        let begun = Instant::now();
-        for _ in 0..trips {
-            let answer: i64 = bare.query_async(&mut connection).await.expect("an answer");
-            assert_eq!(answer, 1);
-        }
-        times.push(begun.elapsed());
-    }
-    percentiles(&mut times)
 }
 
 fn line(what: &str, (p50, p99): (f64, f64), raw: Option<(f64, f64)>) {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client};
+use s2_benches::{cpu, median, percentiles};
 use s2_coordinator::{MemoryStore, RedisStore, SwarmId};
 use s2_governor::{BudgetLedger, Limit, MemoryLedger, NanoUsd, RedisLedger, Reserve};
 use s2_tests::servers::RedisServer;
@@ -20,16 +21,6 @@ const PAIRS: usize = 200_000;
 const CALLS: usize = 3_000;
 const SESSION: SwarmId = SwarmId::from_static("telephony/sip/session-4");
 const COST: NanoUsd = NanoUsd::from_nanos(1);
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
-}
-
-fn percentile(times: &mut [Duration], part: usize) -> f64 {
-    times.sort_unstable();
-    times[times.len() * part / 100].as_secs_f64() * 1e6
-}
 
 /// Nanoseconds of each of so many.
 fn nanos(begun: Instant, count: usize) -> f64 {
@@ -102,11 +93,6 @@ fn path(depth: usize) -> SwarmId {
     SwarmId::new(vec!["swarm"; depth].join("/")).expect("a path")
 }
 
-fn cpu(server: &RedisServer) -> f64 {
-    let field = |name| server.info(name).parse::<f64>().expect("seconds");
-    field("used_cpu_user") + field("used_cpu_sys")
-}
-
 /// The times of calls that alternate: nothing, a reservation, its settlement.
 async fn round(ledger: &RedisLedger, bare: &mut MultiplexedConnection, sha: &str, depth: usize) -> [Vec<Duration>; 3] {
     let mut times = [const { Vec::new() }; 3];
@@ -140,9 +126,10 @@ async fn on_redis() {
         round(&ledger, &mut bare, &sha, depth).await;
         for _ in 0..ROUNDS {
             let times = round(&ledger, &mut bare, &sha, depth).await;
-            for (nth, mut times) in times.into_iter().enumerate() {
-                figures[2 * nth].push(percentile(&mut times, 50));
-                figures[2 * nth + 1].push(percentile(&mut times, 99));
+            for (nth, times) in times.into_iter().enumerate() {
+                let (p50, p99) = percentiles(times);
+                figures[2 * nth].push(p50);
+                figures[2 * nth + 1].push(p99);
             }
         }
         let [bare50, bare99, reserve50, reserve99, settle50, settle99] = figures.map(median);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Pipeline, Value};
+use s2_benches::{cpu, median, percentiles};
 use s2_coordinator::{
     Delivery, EventBus, EventBusExt, EventType, GroupName, NewEvent, RedisBus, RedisStore, Subscribe, Subscription,
     SwarmId, Topic,
@@ -58,7 +59,7 @@ impl Raw {
         stream
     }
 
-    async fn latencies(&mut self) -> Vec<f64> {
+    async fn latencies(&mut self) -> Vec<Duration> {
         let (stream, data) = (self.stream().await, vec![b'x'; PAYLOAD]);
         let (sent, mut send) = tokio::sync::mpsc::channel::<Instant>(1);
         let (done, mut received) = tokio::sync::mpsc::channel::<()>(1);
@@ -70,7 +71,7 @@ impl Raw {
                 let answer = read(&mut reader, &key, 1, true).await;
                 let at = Instant::now();
                 let sent: Instant = send.recv().await.expect("sent");
-                latencies.push(at.duration_since(sent).as_secs_f64() * 1e6);
+                latencies.push(at.duration_since(sent));
                 ack(&mut reader, &key, &ids(&answer)).await;
                 done.send(()).await.expect("there");
             }
@@ -167,7 +168,7 @@ impl Ours {
         if self.keyed { event.with_idempotency_key(key()) } else { event }
     }
 
-    async fn latencies(&mut self) -> Vec<f64> {
+    async fn latencies(&mut self) -> Vec<Duration> {
         let (topic, subscription) = self.subscription().await;
         let (sent, mut send) = tokio::sync::mpsc::channel::<Instant>(1);
         let (done, mut received) = tokio::sync::mpsc::channel::<()>(1);
@@ -177,7 +178,7 @@ impl Ours {
                 let delivery = subscription.next().await.expect("no error").expect("open");
                 let at = Instant::now();
                 let sent: Instant = send.recv().await.expect("sent");
-                latencies.push(at.duration_since(sent).as_secs_f64() * 1e6);
+                latencies.push(at.duration_since(sent));
                 delivery.ack().await.expect("acked");
                 done.send(()).await.expect("there");
             }
@@ -214,31 +215,15 @@ impl Ours {
     }
 }
 
-/// Seconds of CPU that the server has used.
-fn cpu(server: &RedisServer) -> f64 {
-    let field = |name| server.info(name).parse::<f64>().expect("seconds");
-    field("used_cpu_user") + field("used_cpu_sys")
-}
-
 /// Thousands of events a second published, and consumed and acked; microseconds of CPU for each event.
 fn rates(publish: Duration, consume: Duration, cpu: f64) -> (f64, f64, f64) {
     let events = (BATCH * BATCHES) as f64;
     (events / publish.as_secs_f64() / 1e3, events / consume.as_secs_f64() / 1e3, cpu * 1e6 / events)
 }
 
-fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    sorted[(sorted.len() - 1) * percent / 100]
-}
-
-fn round(mut latencies: Vec<f64>, (publish, consume, cpu): (f64, f64, f64)) -> Round {
-    latencies.sort_by(f64::total_cmp);
-    Round { p50: percentile(&latencies, 50), p99: percentile(&latencies, 99), publish, consume, cpu }
-}
-
-fn median(rounds: &[Round], value: impl Fn(&Round) -> f64) -> f64 {
-    let mut values: Vec<f64> = rounds.iter().map(value).collect();
-    values.sort_by(f64::total_cmp);
-    percentile(&values, 50)
+fn round(latencies: Vec<Duration>, (publish, consume, cpu): (f64, f64, f64)) -> Round {
+    let (p50, p99) = percentiles(latencies);
+    Round { p50, p99, publish, consume, cpu }
 }
 
 fn total(round: &Round) -> f64 {
@@ -286,7 +271,7 @@ fn report(rounds: &[Vec<Round>; 3]) {
     ];
     for (name, own) in ["raw Redis Streams", "S²", "S², idempotency keys"].iter().zip(rounds) {
         let cells = columns.iter().map(|(value, unit)| {
-            let (own, raw) = (median(own, value), median(&rounds[0], value));
+            let (own, raw) = (median(own.iter().map(value)), median(rounds[0].iter().map(value)));
             format!("{own:.1} {unit} ({:.2}×)", own / raw)
         });
         println!("| {name} | {} |", cells.collect::<Vec<_>>().join(" | "));

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, Value};
+use s2_benches::{cpu, median, percentiles};
 use s2_coordinator::{
     Capabilities, Completion, Config, Held, NewTask, Profile, RedisScheduler, RedisStore, Scheduler, SchedulerExt,
     Session, SwarmId, TaskKind,
@@ -69,12 +70,6 @@ impl<'a> Meter<'a> {
             calls: (calls(self.server) - self.calls) / tasks,
         }
     }
-}
-
-/// Seconds of CPU that the server has used.
-fn cpu(server: &RedisServer) -> f64 {
-    let field = |name| server.info(name).parse::<f64>().expect("seconds");
-    field("used_cpu_user") + field("used_cpu_sys")
 }
 
 /// How many scripts the server has run.
@@ -194,7 +189,7 @@ impl Raw {
         }
     }
 
-    async fn latencies(&mut self, mut from: usize) -> Vec<f64> {
+    async fn latencies(&mut self, mut from: usize) -> Vec<Duration> {
         let (sender, mut pushed) = tokio::sync::mpsc::unbounded_channel();
         let config = AsyncConnectionConfig::new().set_push_sender(sender);
         let mut listener = self.listener.get_multiplexed_async_connection_with_config(&config).await.expect("a server");
@@ -212,7 +207,7 @@ impl Raw {
             let submitted = tokio::spawn(run(self.connection.clone(), submit));
             while pushed.recv().await.expect("a push").kind != redis::PushKind::Message {}
             let claimed = run(self.connection.clone(), claim).await;
-            latencies.push(at.elapsed().as_secs_f64() * 1e6);
+            latencies.push(at.elapsed());
             submitted.await.expect("no panic");
             let Value::Array(parts) = claimed else { panic!("nothing claimed") };
             let Some(Value::BulkString(id)) = parts.first() else { panic!("no id") };
@@ -290,7 +285,7 @@ impl Ours {
         }
     }
 
-    async fn latencies(&self) -> Vec<f64> {
+    async fn latencies(&self) -> Vec<Duration> {
         let session = self.sessions[0].clone();
         let (sent, mut send) = tokio::sync::mpsc::channel::<Instant>(1);
         let (done, mut started) = tokio::sync::mpsc::channel::<()>(1);
@@ -300,7 +295,7 @@ impl Ours {
                 let held = session.claim().await.expect("no error").expect("open");
                 let at = Instant::now();
                 let sent: Instant = send.recv().await.expect("sent");
-                latencies.push(at.duration_since(sent).as_secs_f64() * 1e6);
+                latencies.push(at.duration_since(sent));
                 held.complete(Completion::new()).await.expect("completed");
                 done.send(()).await.expect("there");
             }
@@ -349,18 +344,6 @@ impl Ours {
         let (p50, p99) = percentiles(self.latencies().await);
         Round { submit, alone, together, batched, p50, p99 }
     }
-}
-
-fn percentiles(mut latencies: Vec<f64>) -> (f64, f64) {
-    latencies.sort_by(f64::total_cmp);
-    let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100];
-    (at(50), at(99))
-}
-
-fn median(rounds: &[Round], value: impl Fn(&Round) -> f64) -> f64 {
-    let mut values: Vec<f64> = rounds.iter().map(value).collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// What a claim and a completion cost with so many tasks of 200 classes queued, and the longest script.
@@ -452,7 +435,7 @@ fn report(rounds: &[Vec<Round>; 2]) {
     ];
     for (name, own) in ["bare scripts, fused", "S²"].iter().zip(rounds) {
         let cells = columns.iter().map(|(value, unit)| {
-            let (own, raw) = (median(own, value), median(&rounds[0], value));
+            let (own, raw) = (median(own.iter().map(value)), median(rounds[0].iter().map(value)));
             format!("{own:.1} {unit} ({:.2}×)", own / raw)
         });
         println!("| {name} | {} |", cells.collect::<Vec<_>>().join(" | "));
@@ -466,7 +449,13 @@ fn report(rounds: &[Vec<Round>; 2]) {
             |round: &Round| round.together,
             |round: &Round| round.batched,
         ]
-        .map(|part| format!("{:.1} µs; {:.2}", median(own, |it| part(it).cpu), median(own, |it| part(it).calls)));
+        .map(|part| {
+            format!(
+                "{:.1} µs; {:.2}",
+                median(own.iter().map(|it| part(it).cpu)),
+                median(own.iter().map(|it| part(it).calls))
+            )
+        });
         println!("| {name} | {} |", cells.join(" | "));
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput};
+use s2_benches::median;
 use s2_coordinator::{
     Capabilities, Completion, Ending, Leases, MemoryScheduler, MemoryStore, NewTask, Profile, Scheduler, SchedulerExt,
     Session, SwarmId, TaskKind,
@@ -112,11 +113,6 @@ fn per_second(count: usize, started: Instant) -> f64 {
     count as f64 / started.elapsed().as_secs_f64()
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 fn resident_mib() -> f64 {
     let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: f64 = status.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
@@ -127,15 +123,11 @@ fn table(runtime: &Runtime) {
     const ROUNDS: usize = 7;
     const TASKS: usize = 20_000;
     let bare = Mutex::new(Bare::default());
-    let raw = median(
-        (0..ROUNDS)
-            .map(|_| {
-                let started = Instant::now();
-                (0..TASKS / ROUND).for_each(|_| bare_round(&bare));
-                per_second(TASKS, started)
-            })
-            .collect(),
-    );
+    let raw = median((0..ROUNDS).map(|_| {
+        let started = Instant::now();
+        (0..TASKS / ROUND).for_each(|_| bare_round(&bare));
+        per_second(TASKS, started)
+    }));
     println!("\nmedians of {ROUNDS} rounds of {TASKS} tasks; one session, one core, {CLASSES} sets of requirements\n");
     println!("| in the queue | fused, one by one | by {BATCH} | bulk submit by {BULK} | memory |");
     println!("|---|---|---|---|---|");

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use s2_benches::{bare_trips, percentiles};
 use s2_coordinator::{
     Blocker, Config, Ending, Grant, MemoryStore, NewTask, Profile, RedisStore, Scheduler, SchedulerExt, Session,
     SwarmId, TaskId, TaskKind, TaskState,
@@ -33,12 +34,6 @@ fn config() -> Config {
 fn below(state: &mut u64, end: usize) -> usize {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*state >> 33) as usize % end
-}
-
-fn percentiles(times: &mut [Duration]) -> (f64, f64) {
-    times.sort_unstable();
-    let at = |part: usize| times[(times.len() * part / 100).min(times.len() - 1)].as_secs_f64() * 1e6;
-    (at(50), at(99))
 }
 
 /// Tasks in the hands of sessions, at most a hundred each.
@@ -81,7 +76,7 @@ async fn edges(scheduler: &impl Scheduler, sessions: &[Session]) -> (f64, f64) {
             times.push(took);
         }
     }
-    percentiles(&mut times)
+    percentiles(times)
 }
 
 /// Rings of so many, one after the other. Answers how long each lasted: from the call that closes it to its answer, after
@@ -100,7 +95,7 @@ async fn rings(scheduler: &impl Scheduler, sessions: &[Session], size: usize) ->
             scheduler.cancel(grant.task.id, "enough".into()).await.expect("cancelled");
         }
     }
-    percentiles(&mut times)
+    percentiles(times)
 }
 
 fn bare_inserts() -> (f64, f64) {
@@ -114,25 +109,7 @@ fn bare_inserts() -> (f64, f64) {
             times.push(begun.elapsed());
         }
     }
-    percentiles(&mut times)
-}
-
-async fn bare_trips(server: &RedisServer, trips: usize) -> (f64, f64) {
-    let client = redis::Client::open(server.url()).expect("a URL");
-    let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
-    let load = redis::cmd("SCRIPT").arg("LOAD").arg("return 1").to_owned();
-    let hash: String = load.query_async(&mut connection).await.expect("a hash");
-    let bare = redis::cmd("EVALSHA").arg(hash).arg(0).to_owned();
-    let mut times = Vec::with_capacity(1_000);
-    for _ in 0..1_000 {
-        let begun = Instant::now();
-        for _ in 0..trips {
-            let answer: i64 = bare.query_async(&mut connection).await.expect("an answer");
-            assert_eq!(answer, 1);
-        }
-        times.push(begun.elapsed());
-    }
-    percentiles(&mut times)
+    percentiles(times)
 }
 
 fn line(what: &str, measured: (f64, f64), raw: (f64, f64)) {

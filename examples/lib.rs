@@ -1,3 +1,4 @@
 //! Examples live beside this file; run one with `cargo run --example <name>`.
 
 pub mod replay;
+pub mod workers;

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use s2_coordinator::{
     Config, ConsumerName, EventBus, EventType, GroupName, Journal, NewEvent, Position, RedisStore, Start, Subscribe,
     SwarmId, Topic,
 };
+use s2_examples::workers::{Worker, end_with_parent};
 
 const BUILDS: Topic = Topic::from_static("builds");
 const REPORTS: Topic = Topic::from_static("reports");
@@ -27,8 +27,9 @@ fn fleet() -> Result<SwarmId, Box<dyn Error>> {
     Ok(SwarmId::new(super::option("--fleet").ok_or("--fleet is missing")?)?)
 }
 
-/// A reporter: takes builds in small batches and writes a report of each.
+/// A reporter: takes builds in small batches and writes a report of each, until it is killed or whoever has started it is gone.
 pub(crate) async fn work(url: &str, name: &str) -> Result<(), Box<dyn Error>> {
+    end_with_parent();
     let bus = connect(url, fleet()?).await?.bus();
     let how = Subscribe::new(BUILDS, REPORTERS).with_consumer(ConsumerName::new(name)?);
     let builds = bus.subscribe(&how).await?;
@@ -45,29 +46,6 @@ pub(crate) async fn work(url: &str, name: &str) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// A process that ends with this one.
-struct Worker(Child);
-
-impl Worker {
-    fn start(url: &str, fleet: &SwarmId, name: &str) -> Result<Self, Box<dyn Error>> {
-        let args = ["--redis", url, "--fleet", fleet.as_str(), "--worker", name];
-        Ok(Self(Command::new(std::env::current_exe()?).args(args).stdin(Stdio::null()).spawn()?))
-    }
-
-    fn kill(&mut self) -> Result<(), Box<dyn Error>> {
-        self.0.kill()?;
-        self.0.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // One that has ended already needs no killing.
-        self.kill().ok();
-    }
-}
-
 /// Starts reporters, publishes builds, kills a reporter, and looks at what came of it.
 pub(crate) async fn lead(url: &str) -> Result<(), Box<dyn Error>> {
     // Each run is a fleet of its own.
@@ -77,9 +55,9 @@ pub(crate) async fn lead(url: &str) -> Result<(), Box<dyn Error>> {
 
     println!("1. Three reporters start, each a process of its own.");
     let names = ["ada", "grace", "edsger"];
-    let mut workers = names.map(|name| Worker::start(url, &fleet, name));
+    let mut workers = names.map(|name| Worker::start(url, fleet.as_str(), name));
     for (name, worker) in names.iter().zip(&workers) {
-        println!("   {name}: process {}", worker.as_ref().map_err(ToString::to_string)?.0.id());
+        println!("   {name}: process {}", worker.as_ref().map_err(ToString::to_string)?.id());
     }
 
     println!("2. {COUNT} builds finish.");

@@ -2,12 +2,11 @@
 //! that organises help is; the one that is blocked is.
 
 use std::error::Error;
-use std::io::Read;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use s2_coordinator::{Config, Entry, RedisStore, Start, SwarmId, Tail, Topic};
 use s2_core::S2;
+use s2_examples::workers::{Worker, end_with_parent};
 use s2_governor::Waste;
 
 use crate::checks::Checks;
@@ -56,33 +55,8 @@ pub(crate) async fn work(url: &str, worker: usize) -> Result<(), Box<dyn Error>>
     for member in FLEET.iter().filter(is_here) {
         enter(&s2, member, Models { seed: 1, takes: TAKES }).await?;
     }
-    let parent = tokio::task::spawn_blocking(|| std::io::stdin().read(&mut [0]));
-    parent.await??;
-    Ok(())
-}
-
-/// A process that ends with this one.
-struct Worker(Child);
-
-impl Worker {
-    fn start(url: &str, fleet: &SwarmId, nth: usize) -> Result<Self, Box<dyn Error>> {
-        let nth = nth.to_string();
-        let args = ["--redis", url, "--fleet", fleet.as_str(), "--worker", &nth];
-        Ok(Self(Command::new(std::env::current_exe()?).args(args).stdin(Stdio::piped()).spawn()?))
-    }
-
-    fn kill(&mut self) -> Result<(), Box<dyn Error>> {
-        self.0.kill()?;
-        self.0.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // One that has ended already needs no killing.
-        self.kill().ok();
-    }
+    end_with_parent();
+    std::future::pending().await
 }
 
 /// What the journal says, as it says it.
@@ -106,10 +80,10 @@ async fn round(url: &str, name: &str, killed: Option<usize>) -> Result<Story, Bo
     let fleet = SwarmId::new(format!("gang-up-{}-{name}", std::process::id()))?;
     let s2 = connect(url, fleet.clone()).await?;
     let mut watch = Watch(s2.bus().tail(&Topic::JOURNAL, Start::Beginning).await?);
-    let mut workers = vec![Worker::start(url, &fleet, ORGANISES)?];
+    let mut workers = vec![Worker::start(url, fleet.as_str(), &ORGANISES.to_string())?];
     watch.until("entered", &["s2/organiser"], 1).await?;
     for nth in 1..WORKERS.len() {
-        workers.push(Worker::start(url, &fleet, nth)?);
+        workers.push(Worker::start(url, fleet.as_str(), &nth.to_string())?);
     }
     let later = WORKERS[1..].concat();
     watch.until("entered", &later, later.len()).await?;
