@@ -143,8 +143,13 @@ pub(super) fn start(start: Start) -> (&'static str, Position) {
     }
 }
 
-/// What became of published events: a position for one that was written, position and id for one that was there.
+/// What became of published events: the position of the first, where all were written and lie in a row; else for each the
+/// position if it was written, position and id if it was there.
 pub(super) fn published(answers: &Reply, ids: &[EventId]) -> Option<Vec<Published>> {
+    if let Some(first) = answers.as_u64() {
+        let written = |(id, position)| Published { id, position: Position::new(position), duplicate: false };
+        return Some(ids.iter().copied().zip(first..).map(written).collect());
+    }
     let answers = answers.as_list()?;
     let one = |(answer, id): (&Reply, &EventId)| match answer {
         Reply::List(original) => Some(Published {

@@ -72,7 +72,7 @@ impl RedisStore {
                 call.arg(task::result_text(&completion.result));
                 call.arg(task::evidence(&completion.result));
                 task::write_tasks(call, &completion.tasks, Some(lease.task), self.config());
-                self.write_events(call, &completion.events);
+                self.write_events(call, &completion.events, true);
             }
             Ending::Fail { reason, retry } => {
                 call.arg("fail");

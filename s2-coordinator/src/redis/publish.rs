@@ -13,7 +13,7 @@ impl RedisStore {
     pub(super) async fn publish(&self, events: &[NewEvent]) -> Result<Vec<Published>, Error> {
         self.config().limits.check_events(events)?;
         let mut call = self.call_once(PUBLISH);
-        let ids = self.write_events(&mut call, events);
+        let ids = self.write_events(&mut call, events, false);
         let answer = call.answer().await?;
         if let Some(error) = refusal(&answer, &self.config().limits) {
             return Err(error);
@@ -22,8 +22,9 @@ impl RedisStore {
         published.ok_or_else(|| Call::unexpected(PUBLISH, &answer))
     }
 
-    /// Writes events as arguments, and answers with the ids that they will have if they are new.
-    pub(super) fn write_events(&self, call: &mut Call<'_>, events: &[NewEvent]) -> Vec<EventId> {
+    /// Writes events as arguments, and answers with the ids that they will have if they are new. The script is told of all ids
+    /// if it answers with them, else only where there is a key to remember them by.
+    pub(super) fn write_events(&self, call: &mut Call<'_>, events: &[NewEvent], all_ids: bool) -> Vec<EventId> {
         call.number(events.len());
         let ids: Vec<EventId> = {
             let mut random = self.random();
@@ -31,7 +32,10 @@ impl RedisStore {
         };
         for (event, id) in events.iter().zip(&ids) {
             call.arg(event.topic.as_str());
-            let mut head = id.to_bits().to_be_bytes().to_vec();
+            let mut head = Vec::new();
+            if all_ids || event.idempotency_key.is_some() {
+                head.extend_from_slice(&id.to_bits().to_be_bytes());
+            }
             if let Some(key) = &event.idempotency_key {
                 head.extend_from_slice(event.fingerprint().as_bytes());
                 head.extend_from_slice(key.as_str().as_bytes());

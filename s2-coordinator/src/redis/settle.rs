@@ -87,7 +87,7 @@ impl RedisStore {
             Settlement::Commit(outputs) => {
                 call.arg("commit");
                 call.arg(*Fingerprint::of_outputs(outputs).as_bytes());
-                self.write_events(call, outputs);
+                self.write_events(call, outputs, true);
             }
             Settlement::Nack { delay, reason } => {
                 call.arg("nack");

@@ -1,19 +1,13 @@
 -- Publishing: everything is decided before anything is written.
 
 -- What is said of an event: topic; head: 16 bytes of an id and, with an idempotency key, 32 of a fingerprint and the key; text.
+-- Without a key the head is there for verbs that answer with the id, and may be empty for others.
 local EVENT_PARTS = 3
 local ID_BYTES = 16
+local SAID_BYTES = 48
 
 local function id_of(head)
   return string.sub(head, 1, ID_BYTES)
-end
-
-local function said_of(head)
-  return string.sub(head, ID_BYTES + 1, ID_BYTES + 32)
-end
-
-local function key_of(head)
-  return string.sub(head, ID_BYTES + 33)
 end
 
 -- Everything up to here is settled by every group that still counts. One that has lost its state stands at its recorded floor.
@@ -112,85 +106,105 @@ local function check_room(list, from, count)
   end
 end
 
--- What is to become of each event of a batch: nil to write it, {position, id} of the original for a duplicate, or the
--- number of the event of this batch that says the same; and which use a key anew. Or nil and an error.
-local function plan(list, from, count)
-  local wrong = check_room(list, from, count)
-  if wrong then
-    return nil, wrong
-  end
-  -- The bytes that each topic gets, by its name, and the names in order, where there are several.
-  local plans, adds, replaced, seen = {}, nil, nil, nil
-  local name, topic, bytes
-  for nth = 0, count - 1 do
-    local base = from + nth * EVENT_PARTS
-    if list[base] ~= name then
-      if name then
-        adds = adds or { name }
-        adds[name] = bytes
-      end
-      name = list[base]
-      topic, bytes = find_topic(name), adds and adds[name] or 0
-      if topic then
-        expire_keys(topic)
-      end
-      if adds and not adds[name] then
-        adds[#adds + 1] = name
-      end
+-- Looks up the keys of a run of events of a topic, and notes in the plan what is to become of each; `earlier` are the events of
+-- this batch that use a key first. Answers how many bytes are not to be written; or nil and an error.
+local function plan_keys(plan, list, from, name, topic, run, earlier)
+  local bytes = 0
+  for page = 1, #run, 1000 do
+    local keys, used = {}, {}
+    for place = page, at_most(page + 999, #run) do
+      keys[#keys + 1] = string.sub(list[from + run[place] * EVENT_PARTS + 1], SAID_BYTES + 1)
     end
-    local head, what = list[base + 1], nil
-    if #head > ID_BYTES then
-      replaced, seen = replaced or {}, seen or {}
-      local said, key = said_of(head), key_of(head)
-      local used = topic and call('HGET', P .. 'k:' .. name, key)
-      local before, id, position, at
-      if used then
-        before, id, position, at = struct.unpack(KEY, used)
+    if topic then
+      used = call('HMGET', P .. 'k:' .. name, unpack(keys))
+    end
+    for place, key in ipairs(keys) do
+      local nth, known_key, what = run[page + place - 1], used[place], nil
+      local base = from + nth * EVENT_PARTS
+      local said, first = string.sub(list[base + 1], ID_BYTES + 1, SAID_BYTES), earlier[key]
+      local id, before, position, at
+      if known_key then
+        id, before, position, at = struct.unpack(KEY, known_key)
       end
-      local first = seen[name .. '\0' .. key]
-      if used and now - at < C.window then
+      if known_key and now - at < C.window then
         if before ~= said then
           return nil, { 'conflict', name, key, id }
         end
         what = { position, id }
       elseif first then
-        if said_of(list[from + first * EVENT_PARTS + 1]) ~= said then
+        if string.sub(list[from + first * EVENT_PARTS + 1], ID_BYTES + 1, SAID_BYTES) ~= said then
           return nil, { 'contradiction', key }
         end
         what = first
       else
-        seen[name .. '\0' .. key] = nth
-        replaced[nth] = used and true
+        earlier[key], plan.keys[nth], plan.replaced[nth] = nth, key, known_key and true
+      end
+      if what then
+        plan.there[nth], bytes = what, bytes + #list[base + 2] + EVENT_BYTES
       end
     end
-    if what == nil then
-      bytes = bytes + #list[base + 2] + EVENT_BYTES
+  end
+  return bytes
+end
+
+-- What is to become of the events of a batch, by number: `there` has {position, id} of the original for a duplicate, or the
+-- number of the event of this batch that says the same; `keys` those that are used, and `replaced` which of them anew. Or nil
+-- and an error.
+local function plan_batch(list, from, count)
+  local wrong = check_room(list, from, count)
+  if wrong then
+    return nil, wrong
+  end
+  local plan, nth, base = { there = {}, keys = {}, replaced = {} }, 0, from
+  -- The bytes that each topic gets, by its name, and the names in order; and what uses its keys first.
+  local adds, earlier = {}, {}
+  while nth < count do
+    local name, bytes, run = list[base], 0, nil
+    local topic = find_topic(name)
+    if topic then
+      expire_keys(topic)
     end
-    plans[nth] = what
+    while nth < count and list[base] == name do
+      if #list[base + 1] > ID_BYTES then
+        run = run or {}
+        run[#run + 1] = nth
+      end
+      nth, bytes, base = nth + 1, bytes + #list[base + 2] + EVENT_BYTES, base + EVENT_PARTS
+    end
+    if run then
+      earlier[name] = earlier[name] or {}
+      local less
+      less, wrong = plan_keys(plan, list, from, name, topic, run, earlier[name])
+      if not less then
+        return nil, wrong
+      end
+      bytes = bytes - less
+    end
+    if not adds[name] then
+      adds[#adds + 1] = name
+    end
+    adds[name] = (adds[name] or 0) + bytes
   end
-  if not adds then
-    wrong = bytes and bytes > 0 and check_backlog(topic, name, bytes)
-    return not wrong and plans, wrong or replaced
-  end
-  adds[name] = bytes
-  for _, each in ipairs(adds) do
-    wrong = adds[each] > 0 and check_backlog(find_topic(each), each, adds[each])
+  for _, name in ipairs(adds) do
+    wrong = adds[name] > 0 and check_backlog(find_topic(name), name, adds[name])
     if wrong then
       return nil, wrong
     end
   end
-  return plans, replaced
+  return plan
 end
 
--- Writes events that lie together: {field, value, …} from a position on, after so many bytes of others.
-local function write_entry(topic, position, count, before, fields)
-  if count > 1 or position % STRIDE == 0 or #fields[2] > HEAVY_BYTES then
-    fields = { 'b', int(before), unpack(fields) }
+-- Writes events that lie together: {'b', nil, field, value, …} up to `size`, from a position on, after so many bytes of others.
+local function write_entry(topic, position, count, before, fields, size)
+  local id = string.format('%d-%d', position, now)
+  if count > 1 or position % STRIDE == 0 or #fields[4] > HEAVY_BYTES then
+    fields[2] = int(before)
+  else
+    fields, size = { fields[3], fields[4] }, 2
   end
-  local entry = { string.format('%d-%d', position, now), fields, position, count }
-  call('XADD', topic.stream, entry[1], unpack(fields))
+  call('XADD', topic.stream, id, unpack(fields, 1, size))
   if topic.written then
-    topic.written[#topic.written + 1] = entry
+    topic.written[#topic.written + 1] = { id, fields, position, count }
   end
 end
 
@@ -214,56 +228,62 @@ local function announce(topic)
 end
 
 -- Publishes a batch, all of it or nothing: the parts of `count` events, in `list` from place `from` on. Answers with a position
--- for each event that was written, {position, id} for each that was there already; or nil and an error.
+-- for each event that was written, {position, id} for each that was there already; or nil and an error. After that it says the
+-- first position, where all were written and lie in a row.
 local function publish(list, from, count)
-  local plans, replaced = plan(list, from, count)
-  if not plans then
-    return nil, replaced
+  local plan, wrong = plan_batch(list, from, count)
+  if not plan then
+    return nil, wrong
   end
-  local answers, nth = {}, 0
+  local there, keys = plan.there, plan.keys
+  local answers, nth, base, in_a_row = {}, 0, from, true
   while nth < count do
-    local topic = make_topic(list[from + nth * EVENT_PARTS])
-    local name, position, total = topic.name, topic.next, topic.total
+    local name = list[base]
+    local topic = make_topic(name)
+    local position, total = topic.next, topic.total
     local used, ages
+    in_a_row = in_a_row and nth == 0
     if not topic.begun then
       published[#published + 1], topic.begun, topic.written = topic, position, #topic.waiting > 0 and {}
     end
     -- What is to lie together, its bytes, where it begins, and the bytes before it.
-    local fields, bytes, first, before = {}, 0, position, total
+    local fields, size, bytes, first, before = { 'b', '' }, 2, 0, position, total
     if topic.first == position then
       topic.oldest = now
     end
-    while nth < count and list[from + nth * EVENT_PARTS] == name do
-      local base, what = from + nth * EVENT_PARTS, plans[nth]
-      nth = nth + 1
-      if what == nil then
-        local head, text = list[base + 1], list[base + 2]
+    while nth < count and list[base] == name do
+      local what = there[nth]
+      if not what then
+        local text, key = list[base + 2], keys[nth]
         if bytes + #text > HEAVY_BYTES or position - first >= ENTRY_EVENTS then
           if position > first then
-            write_entry(topic, first, position - first, before, fields)
+            write_entry(topic, first, position - first, before, fields, size)
           end
-          fields, bytes, first, before = {}, 0, position, total
+          fields, size, bytes, first, before = { 'b', '' }, 2, 0, position, total
         end
-        fields[#fields + 1], fields[#fields + 2], bytes = 'e', text, bytes + #text
-        if #head > ID_BYTES then
-          local key = key_of(head)
+        fields[size + 1], fields[size + 2], size, bytes = 'e', text, size + 2, bytes + #text
+        if key then
           used, ages = used or {}, ages or { now }
-          used[#used + 1], used[#used + 2] = key, struct.pack(KEY, said_of(head), id_of(head), position, now)
-          ages[#ages + 1] = key
+          local place = #ages
+          used[place * 2 - 1], ages[place + 1] = key, key
+          -- As KEY says: the head begins with the id and the fingerprint.
+          used[place * 2] = struct.pack('>c48I7I7', list[base + 1], position, now)
           -- Used anew after its window, the older use no longer counts.
-          topic.keys = topic.keys + (replaced[nth - 1] and 0 or #key + KEY_BYTES)
+          topic.keys = topic.keys + (plan.replaced[nth] and 0 or #key + KEY_BYTES)
         end
-        answers[nth] = position
+        answers[nth + 1] = position
         position, total = position + 1, total + #text + EVENT_BYTES
       elseif type(what) == 'table' then
-        answers[nth] = what
+        answers[nth + 1], in_a_row = what, false
       else
         local same = answers[what + 1]
-        answers[nth] = type(same) == 'table' and same or { same, id_of(list[from + what * EVENT_PARTS + 1]) }
+        answers[nth + 1] = type(same) == 'table' and same or { same, id_of(list[from + what * EVENT_PARTS + 1]) }
+        in_a_row = false
       end
+      nth, base = nth + 1, base + EVENT_PARTS
     end
     if position > first then
-      write_entry(topic, first, position - first, before, fields)
+      write_entry(topic, first, position - first, before, fields, size)
     end
     topic.next, topic.total = position, total
     if topic.first == position then
@@ -280,6 +300,20 @@ local function publish(list, from, count)
     if C.topic_age then
       arm_topic(topic, now + C.topic_age)
     end
+  end
+  return answers, nil, in_a_row and answers[1]
+end
+
+-- The same for verbs that answer with ids: {id, position, 1 if it was there already} for each event.
+local function publish_outputs(list, from, count)
+  local answers, wrong = publish(list, from, count)
+  if not answers then
+    return nil, wrong
+  end
+  for nth, answer in ipairs(answers) do
+    local there = type(answer) == 'table'
+    local id = there and answer[2] or id_of(list[from + (nth - 1) * EVENT_PARTS + 1])
+    answers[nth] = { id, there and answer[1] or answer, there and 1 or 0 }
   end
   return answers
 end

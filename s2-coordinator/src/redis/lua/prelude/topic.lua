@@ -8,7 +8,8 @@
 
 local EVENT_BYTES = 96
 local KEY_BYTES = 160
-local KEY = '>c32c16I7I7'
+-- What is remembered of a key: the id and the fingerprint of the event, its position, and when it was published.
+local KEY = '>c16c32I7I7'
 
 local STRIDE = 32
 local HEAVY_BYTES = 4096

@@ -35,16 +35,9 @@ local function complete(rec, said)
   end
   local events
   if said.event_count > 0 then
-    local answers
-    answers, wrong = publish(ARGV, said.events, said.event_count)
-    if not answers then
+    events, wrong = publish_outputs(ARGV, said.events, said.event_count)
+    if not events then
       return wrong
-    end
-    events = {}
-    for nth, answer in ipairs(answers) do
-      local duplicate = type(answer) == 'table'
-      local id = duplicate and answer[2] or id_of(ARGV[said.events + (nth - 1) * EVENT_PARTS + 1])
-      events[nth] = { id, duplicate and answer[1] or answer, duplicate and 1 or 0 }
     end
   end
   local params = '"session":"' .. rec.holder .. '","token":' .. int(rec.token) .. said.evidence

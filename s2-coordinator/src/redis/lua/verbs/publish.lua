@@ -1,5 +1,5 @@
 -- publish <n> (<topic> <head> <text>)*
 local function verb()
-  local answers, wrong = publish(ARGV, 6, tonumber(ARGV[5]))
-  return wrong or { 'ok', answers }
+  local answers, wrong, first = publish(ARGV, 6, tonumber(ARGV[5]))
+  return wrong or { 'ok', first or answers }
 end

@@ -28,15 +28,9 @@ local function give_back(topic, group, cell, consumer, delay, random, reason)
 end
 
 local function commit(topic, group, position, said, from, count)
-  local answers, wrong = publish(ARGV, from, count)
-  if not answers then
+  local out, wrong = publish_outputs(ARGV, from, count)
+  if not out then
     return wrong
-  end
-  local out = {}
-  for nth, answer in ipairs(answers) do
-    local duplicate = type(answer) == 'table'
-    local id = duplicate and answer[2] or id_of(ARGV[from + (nth - 1) * EVENT_PARTS + 1])
-    out[nth] = { id, duplicate and answer[1] or answer, duplicate and 1 or 0 }
   end
   local cell = find_cell(group, position)
   local extra = find_extra(group, cell)
