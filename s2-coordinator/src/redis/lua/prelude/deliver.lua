@@ -49,10 +49,11 @@ local function read_runs(topic, from, limit, deadline, out)
     elseif beyond > past then
       local fields, nth = entry[2], past - position
       local place = first_text(entry) + nth * 2
-      local run = { 1, 1, deadline, nth == 0 and entry[1] or event_id(entry, nth) }
+      local run, size = { 1, 1, deadline, nth == 0 and entry[1] or event_id(entry, nth) }, 4
       beyond = at_most(beyond, from + limit)
       for _ = past, beyond - 1 do
-        run[#run + 1], bytes, place = fields[place], bytes + #fields[place], place + 2
+        size = size + 1
+        run[size], bytes, place = fields[place], bytes + #fields[place], place + 2
       end
       out[#out + 1], past = run, beyond
     end

@@ -87,19 +87,31 @@ local function check_backlog(topic, name, more)
   return held + more > C.backlog_bytes and { 'full', name, held } or nil
 end
 
--- An error where the topics of a batch that are not there yet are more than there may be.
-local function check_room(list, from, count)
-  local seen, fresh, last = nil, 0, nil
-  for place = from, from + (count - 1) * EVENT_PARTS, EVENT_PARTS do
-    local name = list[place]
-    if name ~= last then
-      last = name
-      if not find_topic(name) then
-        seen = seen or {}
-        fresh = fresh + (seen[name] and 0 or 1)
-        seen[name] = true
+-- The runs of events of one topic in a batch: its name, the numbers of the first and the last event, what they weigh, and the
+-- numbers of those with a key.
+local function runs_of(list, from, count)
+  local runs, nth, base = {}, 0, from
+  while nth < count do
+    local name, first, bytes, keyed = list[base], nth, 0, {}
+    repeat
+      if #list[base + 1] > ID_BYTES then
+        keyed[#keyed + 1] = nth
       end
+      nth, bytes, base = nth + 1, bytes + #list[base + 2] + EVENT_BYTES, base + EVENT_PARTS
+    until nth == count or list[base] ~= name
+    runs[#runs + 1] = { name = name, first = first, last = nth - 1, bytes = bytes, keyed = keyed }
+  end
+  return runs
+end
+
+-- An error where the topics of a batch that are not there yet are more than there may be.
+local function check_room(runs)
+  local seen, fresh = {}, 0
+  for _, run in ipairs(runs) do
+    if not seen[run.name] and not find_topic(run.name) then
+      fresh = fresh + 1
     end
+    seen[run.name] = true
   end
   if fresh > 0 and M.topics + fresh > C.topics then
     return { 'topics', M.topics + fresh }
@@ -108,18 +120,18 @@ end
 
 -- Looks up the keys of a run of events of a topic, and notes in the plan what is to become of each; `earlier` are the events of
 -- this batch that use a key first. Answers how many bytes are not to be written; or nil and an error.
-local function plan_keys(plan, list, from, name, topic, run, earlier)
-  local bytes = 0
-  for page = 1, #run, 1000 do
+local function plan_keys(plan, list, from, topic, run, earlier)
+  local keyed, bytes = run.keyed, 0
+  for page = 1, #keyed, 1000 do
     local keys, used = {}, {}
-    for place = page, at_most(page + 999, #run) do
-      keys[#keys + 1] = string.sub(list[from + run[place] * EVENT_PARTS + 1], SAID_BYTES + 1)
+    for place = page, at_most(page + 999, #keyed) do
+      keys[place - page + 1] = string.sub(list[from + keyed[place] * EVENT_PARTS + 1], SAID_BYTES + 1)
     end
     if topic then
-      used = call('HMGET', P .. 'k:' .. name, unpack(keys))
+      used = call('HMGET', P .. 'k:' .. run.name, unpack(keys))
     end
     for place, key in ipairs(keys) do
-      local nth, known_key, what = run[page + place - 1], used[place], nil
+      local nth, known_key, what = keyed[page + place - 1], used[place], nil
       local base = from + nth * EVENT_PARTS
       local said, first = string.sub(list[base + 1], ID_BYTES + 1, SAID_BYTES), earlier[key]
       local id, before, position, at
@@ -128,7 +140,7 @@ local function plan_keys(plan, list, from, name, topic, run, earlier)
       end
       if known_key and now - at < C.window then
         if before ~= said then
-          return nil, { 'conflict', name, key, id }
+          return nil, { 'conflict', run.name, key, id }
         end
         what = { position, id }
       elseif first then
@@ -147,34 +159,27 @@ local function plan_keys(plan, list, from, name, topic, run, earlier)
   return bytes
 end
 
--- What is to become of the events of a batch, by number: `there` has {position, id} of the original for a duplicate, or the
--- number of the event of this batch that says the same; `keys` those that are used, and `replaced` which of them anew. Or nil
--- and an error.
+-- What is to become of the events of a batch, by `runs` and number: `there` has {position, id} of the original for a duplicate,
+-- or the number of the event of this batch that says the same; `keys` those that are used, and `replaced` which of them anew.
+-- Or nil and an error.
 local function plan_batch(list, from, count)
-  local wrong = check_room(list, from, count)
+  local plan = { runs = runs_of(list, from, count), there = {}, keys = {}, replaced = {} }
+  local wrong = check_room(plan.runs)
   if wrong then
     return nil, wrong
   end
-  local plan, nth, base = { there = {}, keys = {}, replaced = {} }, 0, from
   -- The bytes that each topic gets, by its name, and the names in order; and what uses its keys first.
   local adds, earlier = {}, {}
-  while nth < count do
-    local name, bytes, run = list[base], 0, nil
+  for _, run in ipairs(plan.runs) do
+    local name, bytes = run.name, run.bytes
     local topic = find_topic(name)
     if topic then
       expire_keys(topic)
     end
-    while nth < count and list[base] == name do
-      if #list[base + 1] > ID_BYTES then
-        run = run or {}
-        run[#run + 1] = nth
-      end
-      nth, bytes, base = nth + 1, bytes + #list[base + 2] + EVENT_BYTES, base + EVENT_PARTS
-    end
-    if run then
+    if #run.keyed > 0 then
       earlier[name] = earlier[name] or {}
       local less
-      less, wrong = plan_keys(plan, list, from, name, topic, run, earlier[name])
+      less, wrong = plan_keys(plan, list, from, topic, run, earlier[name])
       if not less then
         return nil, wrong
       end
@@ -194,7 +199,7 @@ local function plan_batch(list, from, count)
   return plan
 end
 
--- Writes events that lie together: {'b', nil, field, value, …} up to `size`, from a position on, after so many bytes of others.
+-- Writes events that lie together: {'b', '', field, value, …} up to `size`, from a position on, after so many bytes of others.
 local function write_entry(topic, position, count, before, fields, size)
   local id = string.format('%d-%d', position, now)
   if count > 1 or position % STRIDE == 0 or #fields[4] > HEAVY_BYTES then
@@ -227,6 +232,67 @@ local function announce(topic)
   trim(topic)
 end
 
+-- Publishes a run of a planned batch, and notes what became of each of its events.
+local function publish_run(plan, list, from, run, answers)
+  local topic, there, keys = make_topic(run.name), plan.there, plan.keys
+  local position, total = topic.next, topic.total
+  local used, ages, uses = {}, { now }, 0
+  if not topic.begun then
+    published[#published + 1], topic.begun, topic.written = topic, position, #topic.waiting > 0 and {}
+  end
+  -- What is to lie together, its bytes, where it begins, and the bytes before it.
+  local fields, size, bytes, first, before = { 'b', '' }, 2, 0, position, total
+  if topic.first == position then
+    topic.oldest = now
+  end
+  for nth = run.first, run.last do
+    local base, what = from + nth * EVENT_PARTS, there[nth]
+    if not what then
+      local text, key = list[base + 2], keys[nth]
+      if bytes + #text > HEAVY_BYTES or position - first >= ENTRY_EVENTS then
+        if position > first then
+          write_entry(topic, first, position - first, before, fields, size)
+        end
+        fields, size, bytes, first, before = { 'b', '' }, 2, 0, position, total
+      end
+      fields[size + 1], fields[size + 2], size, bytes = 'e', text, size + 2, bytes + #text
+      if key then
+        uses = uses + 1
+        -- As KEY says: the head begins with the id and the fingerprint.
+        used[uses * 2 - 1], used[uses * 2] = key, struct.pack('>c48I7I7', list[base + 1], position, now)
+        ages[uses + 1] = key
+        -- Used anew after its window, the older use no longer counts.
+        topic.keys = topic.keys + (plan.replaced[nth] and 0 or #key + KEY_BYTES)
+      end
+      answers[nth + 1] = position
+      position, total = position + 1, total + #text + EVENT_BYTES
+    elseif type(what) == 'table' then
+      answers[nth + 1] = what
+    else
+      local same = answers[what + 1]
+      answers[nth + 1] = type(same) == 'table' and same or { same, id_of(list[from + what * EVENT_PARTS + 1]) }
+    end
+  end
+  if position > first then
+    write_entry(topic, first, position - first, before, fields, size)
+  end
+  topic.next, topic.total = position, total
+  if topic.first == position then
+    topic.oldest = NEVER
+  end
+  if uses > 0 then
+    for place = 1, uses * 2, 1000 do
+      call('HSET', P .. 'k:' .. run.name, unpack(used, place, at_most(place + 999, uses * 2)))
+    end
+    call('RPUSH', P .. 'ka:' .. run.name, cmsgpack.pack(ages))
+    topic.oldest_key = at_most(topic.oldest_key, now)
+    arm_topic(topic, now + C.window + math.floor(C.window / 8))
+  end
+  if C.topic_age then
+    arm_topic(topic, now + C.topic_age)
+  end
+end
+
 -- Publishes a batch, all of it or nothing: the parts of `count` events, in `list` from place `from` on. Answers with a position
 -- for each event that was written, {position, id} for each that was there already; or nil and an error. After that it says the
 -- first position, where all were written and lie in a row.
@@ -235,73 +301,11 @@ local function publish(list, from, count)
   if not plan then
     return nil, wrong
   end
-  local there, keys = plan.there, plan.keys
-  local answers, nth, base, in_a_row = {}, 0, from, true
-  while nth < count do
-    local name = list[base]
-    local topic = make_topic(name)
-    local position, total = topic.next, topic.total
-    local used, ages
-    in_a_row = in_a_row and nth == 0
-    if not topic.begun then
-      published[#published + 1], topic.begun, topic.written = topic, position, #topic.waiting > 0 and {}
-    end
-    -- What is to lie together, its bytes, where it begins, and the bytes before it.
-    local fields, size, bytes, first, before = { 'b', '' }, 2, 0, position, total
-    if topic.first == position then
-      topic.oldest = now
-    end
-    while nth < count and list[base] == name do
-      local what = there[nth]
-      if not what then
-        local text, key = list[base + 2], keys[nth]
-        if bytes + #text > HEAVY_BYTES or position - first >= ENTRY_EVENTS then
-          if position > first then
-            write_entry(topic, first, position - first, before, fields, size)
-          end
-          fields, size, bytes, first, before = { 'b', '' }, 2, 0, position, total
-        end
-        fields[size + 1], fields[size + 2], size, bytes = 'e', text, size + 2, bytes + #text
-        if key then
-          used, ages = used or {}, ages or { now }
-          local place = #ages
-          used[place * 2 - 1], ages[place + 1] = key, key
-          -- As KEY says: the head begins with the id and the fingerprint.
-          used[place * 2] = struct.pack('>c48I7I7', list[base + 1], position, now)
-          -- Used anew after its window, the older use no longer counts.
-          topic.keys = topic.keys + (plan.replaced[nth] and 0 or #key + KEY_BYTES)
-        end
-        answers[nth + 1] = position
-        position, total = position + 1, total + #text + EVENT_BYTES
-      elseif type(what) == 'table' then
-        answers[nth + 1], in_a_row = what, false
-      else
-        local same = answers[what + 1]
-        answers[nth + 1] = type(same) == 'table' and same or { same, id_of(list[from + what * EVENT_PARTS + 1]) }
-        in_a_row = false
-      end
-      nth, base = nth + 1, base + EVENT_PARTS
-    end
-    if position > first then
-      write_entry(topic, first, position - first, before, fields, size)
-    end
-    topic.next, topic.total = position, total
-    if topic.first == position then
-      topic.oldest = NEVER
-    end
-    if used then
-      for from_ = 1, #used, 1000 do
-        call('HSET', P .. 'k:' .. name, unpack(used, from_, at_most(from_ + 999, #used)))
-      end
-      call('RPUSH', P .. 'ka:' .. name, cmsgpack.pack(ages))
-      topic.oldest_key = at_most(topic.oldest_key, now)
-      arm_topic(topic, now + C.window + math.floor(C.window / 8))
-    end
-    if C.topic_age then
-      arm_topic(topic, now + C.topic_age)
-    end
+  local answers = {}
+  for _, run in ipairs(plan.runs) do
+    publish_run(plan, list, from, run, answers)
   end
-  return answers, nil, in_a_row and answers[1]
+  return answers, nil, #plan.runs == 1 and not next(plan.there) and answers[1]
 end
 
 -- The same for verbs that answer with ids: {id, position, 1 if it was there already} for each event.

@@ -48,7 +48,7 @@ local function create(topic, name, listed)
 end
 
 local function verb()
-  local wrong = check_room(ARGV, 5, 1)
+  local wrong = check_room { { name = ARGV[5] } }
   if wrong then
     return wrong
   end
