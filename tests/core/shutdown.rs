@@ -38,7 +38,11 @@ async fn nothing_is_left(fleet: &Fleet) {
         if claimed == 0 && there.is_empty() {
             return;
         }
-        assert!(Instant::now() < deadline, "{claimed} tasks are claimed, and there are {there:?}");
+        if Instant::now() >= deadline {
+            let which = s2_coordinator::Tasks::all().with_state(TaskState::Claimed);
+            let tasks = scheduler.list(&which).await.expect("a page").items;
+            panic!("{claimed} tasks are claimed, and there are {there:?}: {tasks:?}");
+        }
         tokio::time::sleep(TICK).await;
     }
 }

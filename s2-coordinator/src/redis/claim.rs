@@ -111,7 +111,12 @@ impl RedisStore {
         call.number(claim.max);
         call.number(wait);
         let fields = || vec![task::session_field(&claim.by)];
-        let answer = self.task_call_together(call, claim.max, fields).await?;
+        let answer = if wait > 0 {
+            // Its withdrawal must not come before it, so it is not left to others to send.
+            self.task_call(call).await?
+        } else {
+            self.task_call_together(call, claim.max, fields).await?
+        };
         let about = About { session: Some(&claim.by), ..About::default() };
         if let Some(error) = refusal(&answer, about, &self.config().limits) {
             return Err(error);
