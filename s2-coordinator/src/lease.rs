@@ -45,7 +45,8 @@ pub struct Incarnation {
 /// A request for tasks.
 ///
 /// Repeated under the same number, it answers with the leases that the first one was granted, as far as they are still
-/// held; so a reply that was lost costs nothing. The latest 64 requests of a session are remembered.
+/// held; so a reply that was lost costs nothing. The latest 64 requests of a session are remembered, and all of which something
+/// is still held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// Who asks.

@@ -3,7 +3,6 @@
 //! A claim that finds nothing waits in Redis. Whoever makes something ready hands it out in the same step, so that it arrives
 //! without another round trip; a push that is lost is fetched again by repeating the claim, which gets the same leases.
 
-use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -17,6 +16,7 @@ use crate::redis::reply::Reply;
 use crate::redis::scripts::{TASKS_CLAIM, TASKS_UNCLAIM};
 use crate::redis::store::{Call, PAUSE, RedisStore};
 use crate::redis::task;
+use crate::redis::waiting::WaitingClaims;
 use crate::time::Timestamp;
 
 /// Under which hand-outs are pushed; the number of the wait says to whom.
@@ -32,10 +32,13 @@ struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    fn new(store: &'a RedisStore, claim: &'a Claim) -> Self {
+    /// Begins to wait, unless the session leaves.
+    fn begin(store: &'a RedisStore, claim: &'a Claim) -> Option<Self> {
         let number = store.number();
-        store.claims().insert((claim.by.number, claim.request), number);
-        Self { store, claim, number, letterbox: store.shared.post.open_box(number), answered: false }
+        store.claims().begin(claim, number).then(|| {
+            let letterbox = store.shared.post.open_box(number);
+            Self { store, claim, number, letterbox, answered: false }
+        })
     }
 
     /// What was handed out; nothing where it is to be fetched.
@@ -46,61 +49,53 @@ impl<'a> Waiting<'a> {
         }
         told.get(0).and_then(task::grants)
     }
+
+    /// What may be told of an answer: nothing if the session leaves, which hands it back.
+    fn answer(&mut self, granted: Vec<Grant>) -> Vec<Grant> {
+        self.answered = self.store.claims().answered(self.claim, self.number);
+        if self.answered { granted } else { Vec::new() }
+    }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.store.shared.post.close_box(self.number);
-        if self.answered {
-            self.store.end_wait(self.claim, self.number);
-        } else {
-            let (store, claim, number) = (self.store.clone(), self.claim.clone(), self.number);
-            let withdrawal = Withdrawal::begin(&store, claim.by.number);
-            self.store.spawn(async move {
-                // Unless somebody has gone on with it.
-                if store.end_wait(&claim, number) {
-                    store.withdraw(&claim).await;
-                }
-                drop(withdrawal);
-            });
+        if self.answered || !self.store.claims().withdraw(self.claim, self.number) {
+            return;
         }
-    }
-}
-
-/// A claim of this session is being withdrawn. What it was granted is known by the session, so that must not leave before.
-struct Withdrawal {
-    store: RedisStore,
-    session: u64,
-}
-
-impl Withdrawal {
-    fn begin(store: &RedisStore, session: u64) -> Self {
-        store.shared.withdrawals.send_modify(|all| *all.entry(session).or_default() += 1);
-        Self { store: store.clone(), session }
-    }
-}
-
-impl Drop for Withdrawal {
-    fn drop(&mut self) {
-        self.store.shared.withdrawals.send_modify(|all| {
-            let left = all.get_mut(&self.session).map(|count| {
-                *count -= 1;
-                *count
-            });
-            if left == Some(0) {
-                all.remove(&self.session);
+        let (store, claim, number) = (self.store.clone(), self.claim.clone(), self.number);
+        self.store.spawn(async move {
+            // Unless somebody has gone on with it.
+            if store.claims().withdraw(&claim, number) {
+                store.withdraw(&claim).await;
             }
+            store.claims().end(&claim, number);
         });
     }
 }
 
-impl RedisStore {
-    /// Waits until no claim of a session is being withdrawn.
-    pub(super) async fn withdrawn(&self, session: u64) {
-        // The sender lives as long as this.
-        drop(self.shared.withdrawals.subscribe().wait_for(|all| !all.contains_key(&session)).await);
-    }
+/// A session leaves.
+pub(super) struct Leaving<'a> {
+    store: &'a RedisStore,
+    pub(super) session: u64,
+    /// Which of its claims are withdrawn by that.
+    pub(super) requests: Vec<u64>,
+}
 
+impl<'a> Leaving<'a> {
+    pub(super) fn begin(store: &'a RedisStore, session: u64) -> Self {
+        let requests = store.claims().begin_leave(session);
+        Self { store, session, requests }
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.store.claims().end_leave(self.session);
+    }
+}
+
+impl RedisStore {
     /// What can be had at once; nothing where the claim waits, if it has the number of a wait.
     pub(super) async fn claim_once(&self, claim: &Claim, wait: u64) -> Result<Option<Vec<Grant>>, Error> {
         self.config().limits.check_claim(claim.max)?;
@@ -131,7 +126,7 @@ impl RedisStore {
     /// Waits until there is something to do, or until the handle is closed.
     pub(super) async fn claim(&self, claim: &Claim, mut closed: watch::Receiver<bool>) -> Result<Vec<Grant>, Error> {
         let mut lost = self.shared.post.lost();
-        let mut waiting = Waiting::new(self, claim);
+        let Some(mut waiting) = Waiting::begin(self, claim) else { return Ok(Vec::new()) };
         let answer = loop {
             keeper::ensure(&self.shared)?;
             lost.borrow_and_update();
@@ -154,11 +149,11 @@ impl RedisStore {
                 _ = lost.changed() => {}
             }
         };
-        waiting.answered = answer.is_ok();
         match answer {
+            Ok(granted) => Ok(waiting.answer(granted)),
             // It has left.
             Err(Error::StaleSession { current: None, .. }) if !self.has_entered(claim.by.number) => Ok(Vec::new()),
-            answer => answer,
+            Err(error) => Err(error),
         }
     }
 
@@ -167,18 +162,8 @@ impl RedisStore {
         self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner).contains(&number)
     }
 
-    fn claims(&self) -> MutexGuard<'_, HashMap<(u64, u64), u64>> {
+    fn claims(&self) -> MutexGuard<'_, WaitingClaims> {
         self.shared.claims.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A wait is over. Answers whether it was the latest of its claim.
-    fn end_wait(&self, claim: &Claim, wait: u64) -> bool {
-        let (mut claims, key) = (self.claims(), (claim.by.number, claim.request));
-        let is_latest = claims.get(&key) == Some(&wait);
-        if is_latest {
-            claims.remove(&key);
-        }
-        is_latest
     }
 
     async fn withdraw(&self, claim: &Claim) {

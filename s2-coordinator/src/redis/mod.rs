@@ -16,6 +16,7 @@ mod post;
 mod link;
 mod passes;
 mod together;
+mod waiting;
 // What events and letters look like there.
 mod codec;
 // The fleet.

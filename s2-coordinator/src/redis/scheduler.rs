@@ -14,6 +14,7 @@ use crate::lease::{Claim, Grant, Incarnation, Lease, Loss, Token};
 use crate::limits::{Limits, check};
 use crate::new_task::NewTask;
 use crate::outcome::Outcome;
+use crate::redis::claim::Leaving;
 use crate::redis::deadlock;
 use crate::redis::keeper;
 use crate::redis::refusal::{About, refusal};
@@ -151,10 +152,12 @@ impl RedisScheduler {
         }
     }
 
-    async fn leave_now(&self, session: &Incarnation) -> Result<bool, Error> {
-        self.store.withdrawn(session.number).await;
+    async fn leave_now(&self, leaving: &Leaving<'_>) -> Result<bool, Error> {
         let mut call = self.store.call_once(TASKS_LEAVE);
-        call.number(session.number);
+        call.number(leaving.session);
+        for request in &leaving.requests {
+            call.number(*request);
+        }
         self.ask(TASKS_LEAVE, call, About::default(), is_one).await
     }
 
@@ -362,14 +365,15 @@ impl Scheduler for RedisScheduler {
     #[instrument(level = "debug", skip_all, err(level = "debug"), fields(session = %session.session))]
     async fn leave(&self, session: &Incarnation) -> Result<bool, Error> {
         self.forget(session);
-        self.leave_now(session).await
+        self.leave_now(&Leaving::begin(&self.store, session.number)).await
     }
 
     fn leave_soon(&self, session: &Incarnation) {
         self.forget(session);
-        let (scheduler, session) = (self.clone(), session.clone());
+        let (scheduler, session) = (self.clone(), session.number);
         self.store.spawn(async move {
-            while let Err(Error::Backend { retryable: true, .. }) = scheduler.leave_now(&session).await {
+            let leaving = Leaving::begin(&scheduler.store, session);
+            while let Err(Error::Backend { retryable: true, .. }) = scheduler.leave_now(&leaving).await {
                 tokio::time::sleep(PAUSE).await;
             }
         });

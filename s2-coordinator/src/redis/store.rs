@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use redis::{Arg, Cmd};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -24,6 +24,7 @@ use crate::redis::reply::Reply;
 use crate::redis::script::Script;
 use crate::redis::scripts::{BEAT, TASKS_TOGETHER};
 use crate::redis::together::{FEW, Group, PATIENCE, Together, Told, Turn};
+use crate::redis::waiting::WaitingClaims;
 use crate::release::Release;
 use crate::time::Timestamp;
 
@@ -48,10 +49,7 @@ pub(super) struct Shared {
     pub(super) members: Mutex<HashMap<u64, Arc<Membership>>>,
     /// The sessions that entered here and have not left.
     pub(super) sessions: Mutex<HashSet<u64>>,
-    /// Which wait is the latest of each claim: session, request.
-    pub(super) claims: Mutex<HashMap<(u64, u64), u64>>,
-    /// How many claims of which sessions are being withdrawn.
-    pub(super) withdrawals: watch::Sender<HashMap<u64, usize>>,
+    pub(super) claims: Mutex<WaitingClaims>,
     /// Who gives way when tasks wait for each other.
     pub(super) release: Arc<dyn Release>,
     /// What this process does about it.
@@ -285,7 +283,6 @@ impl Shared {
             members: Mutex::default(),
             sessions: Mutex::default(),
             claims: Mutex::default(),
-            withdrawals: watch::Sender::default(),
             release,
             passes: Passes::default(),
             together: Arc::default(),

@@ -1,6 +1,7 @@
 //! Handing tasks out.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ cases! {
     a_waiting_claim_is_woken_when_a_lease_ends: [Scheduler];
     a_repeated_claim_answers_with_the_same_leases: [Scheduler];
     a_repeated_claim_leaves_out_what_has_ended: [Scheduler];
+    a_claim_of_which_something_is_held_is_remembered: [Scheduler];
     only_who_offers_everything_that_is_required_gets_it: [Scheduler];
     a_task_waits_for_who_can_do_it: [Scheduler];
     the_first_of_all_queues_comes_first: [Scheduler];
@@ -38,6 +40,8 @@ cases! {
     who_is_woken_and_gone_leaves_it_to_others: [Scheduler];
     a_repeated_claim_that_has_ended_does_not_wait: [Scheduler];
     a_dropped_claim_keeps_nothing_when_its_session_leaves: [Scheduler];
+    a_claim_that_has_not_heard_keeps_nothing_when_its_session_leaves: [Scheduler];
+    claims_race_with_the_end_of_their_session: [Scheduler];
 }
 
 async fn a_task_goes_to_one_session(given: Given) -> Outcome {
@@ -224,6 +228,35 @@ async fn a_repeated_claim_leaves_out_what_has_ended(given: Given) -> Outcome {
     assert_eq!(world.scheduler.take(&claim).await?, first[1..]);
     world.complete(first[1].lease).await?;
     assert_eq!(world.scheduler.take(&claim).await?, [], "nothing new is claimed under an old number");
+    Ok(())
+}
+
+async fn a_claim_of_which_something_is_held_is_remembered(given: Given) -> Outcome {
+    /// As many requests are remembered in any case.
+    const LATEST: usize = 64;
+    let world = World::new(&given).await;
+    let session = world.session("one").await?;
+    world.submit_all((0..4).map(|_| task())).await?;
+    let mut held = Vec::new();
+    for max in [1, 1, 2] {
+        let claim = session.request(max);
+        held.push((world.scheduler.take(&claim).await?, claim));
+        world.rounds(&session, 20).await?;
+    }
+    for step in 0..4 {
+        world.rounds(&session, LATEST + step).await?;
+        for (granted, claim) in &held {
+            assert_eq!(world.scheduler.take(claim).await?, *granted, "after {step} steps");
+        }
+        let (granted, _) = &mut held[[0, 1, 2, 2][step]];
+        world.complete(granted.remove(0).lease).await?;
+    }
+    let latest = world.rounds(&session, 3 * LATEST).await?.split_off(2 * LATEST);
+    world.submit(task()).await?;
+    for claim in &latest {
+        assert_eq!(world.scheduler.take(claim).await?, [], "it has ended");
+    }
+    assert_eq!(world.take(&session, 2).await?.len(), 1);
     Ok(())
 }
 
@@ -503,6 +536,71 @@ async fn a_dropped_claim_keeps_nothing_when_its_session_leaves(given: Given) -> 
         let held = taken.expect("the scheduler is open");
         assert_eq!(held.task.id, id);
         held.complete(Completion::new()).await?;
+    }
+    Ok(())
+}
+
+async fn a_claim_that_has_not_heard_keeps_nothing_when_its_session_leaves(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let (one, other) = (world.session("one").await?, world.session("other").await?);
+    let mut waiting = pin!(one.claim());
+    for _ in 0..10 {
+        let waits = tokio::time::timeout(Duration::from_millis(5), waiting.as_mut()).await;
+        assert!(waits.is_err(), "there is nothing to do");
+    }
+    // From here on nobody looks after it.
+    let id = world.submit(task()).await?;
+    one.leave().await?;
+    assert_eq!(world.grant(&other).await?.task.id, id);
+    assert!(within("the end of the wait", waiting).await?.is_none());
+    Ok(())
+}
+
+/// Ends after being asked so many times.
+async fn a_moment(times: usize) {
+    for _ in 0..times {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn claims_race_with_the_end_of_their_session(given: Given) -> Outcome {
+    const ROUNDS: usize = 12;
+    let world = World::new(&given).await;
+    let other = world.session("other").await?;
+    for round in 0..ROUNDS {
+        let leaves = world.session(&format!("leaves-{round}")).await?;
+        let impatient: Vec<_> = (1..=4)
+            .map(|nth| {
+                let session = leaves.clone();
+                tokio::spawn(async move {
+                    for patience in (0..).map(|turn| (turn * nth * 7 + round) % 50) {
+                        tokio::select! {
+                            biased;
+                            claimed = session.claim() => match claimed {
+                                Ok(Some(held)) => {
+                                    drop(held);
+                                    tokio::task::yield_now().await;
+                                }
+                                Ok(None) => return Ok(()),
+                                Err(error) => return Err(error),
+                            },
+                            () = a_moment(patience) => {}
+                        }
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        let submitted = world.submit_all((0..3).map(|_| task())).await?;
+        a_moment(round).await;
+        leaves.leave().await?;
+        for impatient in impatient {
+            within("the end of the claims", impatient).await.expect("no panic")?;
+        }
+        for _ in submitted {
+            let held = within("the task comes back", other.claim()).await?.expect("open");
+            held.complete(Completion::new()).await?;
+        }
     }
     Ok(())
 }

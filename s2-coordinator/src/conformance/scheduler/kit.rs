@@ -14,7 +14,7 @@ use crate::ending::{Ended, Ending};
 use crate::error::Error;
 use crate::event::Position;
 use crate::held::Held;
-use crate::lease::{Grant, Lease};
+use crate::lease::{Claim, Grant, Lease};
 use crate::name::{IdempotencyKey, TaskKind};
 use crate::new_task::NewTask;
 use crate::outcome::{Completion, Outcome};
@@ -119,6 +119,19 @@ impl World {
             done.push(grant.task.id);
             self.complete(grant.lease).await?;
         }
+    }
+
+    /// Tasks that a session claims and completes one after the other. Answers with the claims.
+    pub(super) async fn rounds(&self, session: &Session, count: usize) -> Result<Vec<Claim>, Error> {
+        let mut claims = Vec::with_capacity(count);
+        for _ in 0..count {
+            self.submit(task()).await?;
+            let claim = session.request(1);
+            let granted = self.scheduler.take(&claim).await?;
+            self.complete(granted[0].lease).await?;
+            claims.push(claim);
+        }
+        Ok(claims)
     }
 
     /// Waits until a task is where it should be. What is dropped is released in the background, and what follows for many

@@ -37,7 +37,10 @@ impl Tasks {
             return Ok(None);
         }
         if let Some(session) = self.sessions.get_mut(number) {
-            session.remember(claim.request, granted.iter().map(|grant| grant.lease).collect());
+            let slots = &self.slots;
+            let is_held =
+                |lease: &Lease| slots.get(&lease.task).is_some_and(|slot| slot.hold_of(lease.token, fx.now).is_ok());
+            session.remember(claim.request, granted.iter().map(|grant| grant.lease).collect(), is_held);
         }
         Ok(Some(granted))
     }

@@ -1,6 +1,7 @@
 //! Which sessions there are.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 
 use foldhash::HashMap;
 
@@ -27,21 +28,31 @@ pub(super) struct Session {
     /// What it may resume.
     pub(super) resumable: BTreeSet<Place>,
     refused: HashMap<TaskId, Timestamp>,
-    requests: VecDeque<(u64, Vec<Lease>)>,
+    /// What was granted to its latest requests, and which of them is replaced next.
+    requests: Vec<(u64, Vec<Lease>)>,
+    oldest: usize,
 }
 
 impl Session {
     /// What a request was granted before.
     pub(super) fn granted(&self, request: u64) -> Option<&[Lease]> {
-        let (_, leases) = self.requests.iter().rev().find(|(other, _)| *other == request)?;
+        let (_, leases) = self.requests.iter().find(|(other, _)| *other == request)?;
         Some(leases)
     }
 
-    pub(super) fn remember(&mut self, request: u64, leases: Vec<Lease>) {
-        if self.requests.len() == REQUESTS {
-            self.requests.pop_front();
+    /// The latest requests are remembered in turn. One of which something is still held gives up its place, and gets another.
+    pub(super) fn remember(&mut self, request: u64, leases: Vec<Lease>, is_held: impl Fn(&Lease) -> bool) {
+        let latest = (request, leases);
+        match self.requests.get_mut(self.oldest) {
+            None => self.requests.push(latest),
+            Some(place) => {
+                let old = mem::replace(place, latest);
+                if old.1.iter().any(|lease| self.held.contains(&lease.task) && is_held(lease)) {
+                    self.requests.push(old);
+                }
+            }
         }
-        self.requests.push_back((request, leases));
+        self.oldest = (self.oldest + 1) % self.requests.len().max(REQUESTS);
     }
 
     /// Whether it refused a task and is not offered it again yet.
@@ -94,7 +105,8 @@ impl Sessions {
             blocked: BTreeSet::new(),
             resumable: BTreeSet::new(),
             refused: HashMap::default(),
-            requests: VecDeque::new(),
+            requests: Vec::new(),
+            oldest: 0,
             incarnation,
         };
         self.by_number.insert(session.incarnation.number, session);

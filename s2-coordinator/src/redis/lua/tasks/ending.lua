@@ -1,7 +1,7 @@
 -- Ending claims.
 
 -- What the other parts use of it.
-local release_task, read_ending, end_claim
+local release_task, withdraw_claim, read_ending, end_claim
 
 do
 
@@ -93,6 +93,19 @@ function release_task(rec)
   move(rec, READY)
   tell(rec)
   return { 'released' }
+end
+
+-- A claim of a session waits no more, and what it was granted is released.
+function withdraw_claim(session, request)
+  stop_waiting_to_claim(session, request)
+  local leases = granted_before(session, request) or ''
+  for place = 1, #leases, 14 do
+    local id, token = unpack_bytes('>I7I7', leases, place)
+    local rec = find_task(id)
+    if rec and holds(rec, token) then
+      release_task(rec)
+    end
+  end
 end
 
 local function refuse(rec, said)

@@ -32,7 +32,7 @@ local END = {
 local LAST_BY_HOLDER = 6
 
 -- How much of what is due a step does at most, and how many other tasks it changes because of what it did.
-local MOST_DUE, MOST_UNITS = 250, 250
+local MOST_A_STEP = 250
 
 -- version, tasks by state, sessions, classes, waiting claims, chores, bytes of finished tasks, when the oldest of them
 -- finished (or 0), when the next timer is armed, tasks in own queues, the last class and kind, when anything last moved, and
@@ -117,7 +117,7 @@ local function open(fields)
       string.sub, string.format
   end
   loaded, seen, fetched, pending, changed, timers, soonest = {}, {}, {}, {}, {}, {}, NEVER
-  nudged, stealable, units, due_left, handed, to_ask = {}, false, MOST_UNITS, MOST_DUE, 0, 0
+  nudged, stealable, units, due_left, handed, to_ask = {}, false, MOST_A_STEP, MOST_A_STEP, 0, 0
   fields = fields or {}
   local values = call('HMGET', P .. 'tasks', 'm', unpack(fields, 1, at_most(#fields, 1000)))
   for nth = 2, #values do

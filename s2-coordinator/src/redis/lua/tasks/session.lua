@@ -5,7 +5,6 @@
 -- `resumable:<n>` have what it waits for and may resume, `refused:<n>` what it is not offered until when;
 -- `ps:<process>` are the sessions of a process.
 
-local REQUESTS = 64
 local sessions_of, session_count = {}, 0
 local changed_sessions = {}
 -- What the other parts use of it.
@@ -14,9 +13,12 @@ local find_session, save_session, pack_session, number_of, named, check_session,
 
 do
 
--- kind, version, blocked, resumable, refused, requests, held, process, name
-local SESSION = '>I7I7I4I4I4I4I4I2I2'
+-- kind, version, blocked, resumable, refused, places of requests, the next of them, held, process, name
+local SESSION = '>I7I7I4I4I4I4I4I4I2I2'
 local MOST_REFUSED = 1000
+local REQUESTS = 64
+-- How many fields are read at once.
+local FIELDS = 1000
 
 function find_session(n)
   local session = seen[n]
@@ -28,8 +30,8 @@ function find_session(n)
   if packed and not (session and session.packed == packed) then
     session = { n = n, packed = packed, held = {} }
     local held, process, name, place
-    session.kind, session.version, session.blocked, session.resumable, session.refused, session.requests, held, process, name,
-      place = unpack_bytes(SESSION, packed)
+    session.kind, session.version, session.blocked, session.resumable, session.refused, session.places, session.cursor, held,
+      process, name, place = unpack_bytes(SESSION, packed)
     session.process = sub(packed, place, place + process - 1)
     session.name = sub(packed, place + process, place + process + name - 1)
     place = place + process + name
@@ -63,7 +65,7 @@ function pack_session(session)
     parts[nth] = pack('>I7', id)
   end
   session.packed = pack(SESSION, session.kind, session.version, session.blocked, session.resumable, session.refused,
-    session.requests, #session.held, #session.process, #session.name) .. session.process .. session.name ..
+    session.places, session.cursor, #session.held, #session.process, #session.name) .. session.process .. session.name ..
     table.concat(parts) .. (#session.waits > 0 and cmsgpack.pack(session.waits) or '')
   return session.packed
 end
@@ -98,16 +100,16 @@ function granted_before(session, request)
     session.known = {}
     session.slots = {}
     local fields = {}
-    for nth = 0, at_most(session.requests, REQUESTS) - 1 do
-      fields[#fields + 1] = request_field(session, nth)
+    for place = 0, session.places - 1 do
+      fields[place + 1] = request_field(session, place)
     end
-    if #fields > 0 then
-      local values = call('HMGET', P .. 'tasks', unpack(fields))
+    for first = 1, #fields, FIELDS do
+      local values = call('HMGET', P .. 'tasks', unpack(fields, first, at_most(first + FIELDS - 1, #fields)))
       for nth, packed in ipairs(values) do
-        local length = packed and string.byte(packed)
         if packed then
-          session.slots[nth - 1] = sub(packed, 2, 1 + length)
-          session.known[session.slots[nth - 1]] = sub(packed, 2 + length)
+          local length = string.byte(packed)
+          local request = sub(packed, 2, 1 + length)
+          session.slots[first + nth - 2], session.known[request] = request, sub(packed, 2 + length)
         end
       end
     end
@@ -115,22 +117,47 @@ function granted_before(session, request)
   return session.known[request]
 end
 
+-- Whether something is still held of what a request was granted.
+local function is_held(session, leases)
+  local held = {}
+  for _, id in ipairs(session.held) do
+    held[id] = true
+  end
+  for place = 1, #leases, 14 do
+    local id, token = unpack_bytes('>I7I7', leases, place)
+    local rec = held[id] and find_task(id)
+    if rec and holds(rec, token) then
+      return true
+    end
+  end
+  return false
+end
+
+local function place_request(session, place, request, leases)
+  session.places = at_least(session.places, place + 1)
+  session.slots[place], session.known[request] = request, leases
+  write(request_field(session, place), string.char(#request) .. request .. leases)
+end
+
+-- The latest requests are remembered in turn. One of which something is still held gives up its place, and gets another.
 function remember_request(session, request, granted)
   granted_before(session, request)
-  local slot = session.requests % REQUESTS
-  local old = session.slots[slot]
-  if old then
-    session.known[old] = nil
-  end
   local parts = {}
   for nth, rec in ipairs(granted) do
     parts[nth] = pack('>I7I7', rec.id, rec.token)
   end
-  local leases = table.concat(parts)
-  session.slots[slot], session.known[request] = request, leases
-  session.requests = session.requests + 1
+  local place = session.cursor
+  local old = session.slots[place]
+  if old then
+    local leases = session.known[old]
+    session.known[old] = nil
+    if is_held(session, leases) then
+      place_request(session, session.places, old, leases)
+    end
+  end
+  place_request(session, place, request, table.concat(parts))
+  session.cursor = (place + 1) % at_least(session.places, REQUESTS)
   save_session(session)
-  write(request_field(session, slot), string.char(#request) .. request .. leases)
 end
 
 function refused_key(session)

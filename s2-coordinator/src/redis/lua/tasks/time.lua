@@ -179,8 +179,8 @@ function forget_session(session)
     sessions_of[P][session.n] = nil
   end
   T.sessions = T.sessions - 1
-  for nth = 0, at_most(session.requests, REQUESTS) - 1 do
-    drop('request:' .. n .. ':' .. nth)
+  for place = 0, session.places - 1 do
+    drop('request:' .. n .. ':' .. place)
   end
   call('ZREM', P .. 'sessions', session.name)
   call('SREM', P .. 'ps:' .. session.process, n)

@@ -4,15 +4,7 @@ local function verb()
   begin_queues()
   local session = find_session(tonumber(ARGV[5]))
   if session then
-    stop_waiting_to_claim(session, ARGV[6])
-    local leases = granted_before(session, ARGV[6]) or ''
-    for place = 1, #leases, 14 do
-      local id, token = unpack_bytes('>I7I7', leases, place)
-      local rec = find_task(id)
-      if rec and holds(rec, token) then
-        release_task(rec)
-      end
-    end
+    withdraw_claim(session, ARGV[6])
   end
   return { 'ok', 1 }
 end
