@@ -1,7 +1,7 @@
 -- Ending claims.
 
 -- What the other parts use of it.
-local release_task, withdraw_claim, read_ending, end_claim
+local release_task, hand_back, read_ending, end_claim
 
 do
 
@@ -95,9 +95,8 @@ function release_task(rec)
   return { 'released' }
 end
 
--- A claim of a session waits no more, and what it was granted is released.
-function withdraw_claim(session, request)
-  stop_waiting_to_claim(session, request)
+-- What a claim was granted is released.
+function hand_back(session, request)
   local leases = granted_before(session, request) or ''
   for place = 1, #leases, 14 do
     local id, token = unpack_bytes('>I7I7', leases, place)

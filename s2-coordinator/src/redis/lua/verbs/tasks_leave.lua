@@ -6,7 +6,7 @@ local function verb()
   local session = find_session(tonumber(ARGV[5]))
   if session then
     for nth = 6, #ARGV do
-      withdraw_claim(session, ARGV[nth])
+      hand_back(session, ARGV[nth])
     end
     leave_fleet(session)
   end

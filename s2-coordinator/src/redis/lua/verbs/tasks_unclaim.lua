@@ -4,7 +4,8 @@ local function verb()
   begin_queues()
   local session = find_session(tonumber(ARGV[5]))
   if session then
-    withdraw_claim(session, ARGV[6])
+    stop_waiting_to_claim(session, ARGV[6])
+    hand_back(session, ARGV[6])
   end
   return { 'ok', 1 }
 end
