@@ -239,6 +239,26 @@ async fn what_waits_and_is_dropped_is_withdrawn() {
 }
 
 #[tokio::test]
+async fn who_asks_and_gives_up_again_and_again_is_heard_no_later() {
+    let world = World::new(0, 0).await;
+    let before = world.steps();
+    world.server.stop();
+    for request in 1..=1_000 {
+        let (scheduler, claim) = (world.scheduler.clone(), world.claim(0, request));
+        let waiting = tokio::spawn(async move { scheduler.claim(&claim).await });
+        tokio::task::yield_now().await;
+        waiting.abort();
+        assert!(waiting.await.expect_err("aborted").is_cancelled(), "{request}");
+    }
+    world.server.resume();
+    world.scheduler.submit_one(&task()).await.expect("submitted");
+    let granted = tokio::time::timeout(LONG, world.scheduler.claim(&world.claim(0, 1_001))).await.expect("in time");
+    assert_eq!(granted.expect("no error").len(), 1);
+    let steps = world.steps() - before;
+    assert!(steps <= 10, "{steps} steps");
+}
+
+#[tokio::test]
 async fn a_step_hands_out_no_more_than_it_may() {
     // Together eight times of that.
     let world = World::new(MANY, 1024 * 1024).await;

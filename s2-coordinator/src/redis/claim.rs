@@ -3,6 +3,7 @@
 //! A claim that finds nothing waits in Redis. Whoever makes something ready hands it out in the same step, so that it arrives
 //! without another round trip; a push that is lost is fetched again by repeating the claim, which gets the same leases.
 
+use std::pin::pin;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -32,8 +33,17 @@ struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    /// Begins to wait, unless the session leaves.
-    fn begin(store: &'a RedisStore, claim: &'a Claim) -> Option<Self> {
+    /// Begins to wait, unless the session leaves. What it withdrew before is known to the fleet first: who asks and gives up
+    /// again and again would else be heard later and later.
+    async fn begin(store: &'a RedisStore, claim: &'a Claim) -> Option<Self> {
+        loop {
+            let mut withdrawn = pin!(store.shared.withdrawn.notified());
+            withdrawn.as_mut().enable();
+            if !store.claims().is_withdrawing(claim.by.number) {
+                break;
+            }
+            withdrawn.await;
+        }
         let number = store.number();
         store.claims().begin(claim, number).then(|| {
             let letterbox = store.shared.post.open_box(number);
@@ -63,14 +73,31 @@ impl Drop for Waiting<'_> {
         if self.answered || !self.store.claims().withdraw(self.claim, self.number) {
             return;
         }
-        let (store, claim, number) = (self.store.clone(), self.claim.clone(), self.number);
-        self.store.spawn(async move {
-            // Unless somebody has gone on with it.
-            if store.claims().withdraw(&claim, number) {
-                store.withdraw(&claim).await;
-            }
-            store.claims().end(&claim, number);
-        });
+        let withdrawal = Withdrawal { store: self.store.clone(), claim: self.claim.clone(), number: self.number };
+        self.store.spawn(async move { withdrawal.tell().await });
+    }
+}
+
+/// A claim that was withdrawn, until the fleet knows of it or is past help.
+struct Withdrawal {
+    store: RedisStore,
+    claim: Claim,
+    number: u64,
+}
+
+impl Withdrawal {
+    async fn tell(self) {
+        // Unless somebody has gone on with it.
+        if self.store.claims().withdraw(&self.claim, self.number) {
+            self.store.withdraw(&self.claim).await;
+        }
+    }
+}
+
+impl Drop for Withdrawal {
+    fn drop(&mut self) {
+        self.store.claims().end(&self.claim, self.number);
+        self.store.shared.withdrawn.notify_waiters();
     }
 }
 
@@ -126,7 +153,7 @@ impl RedisStore {
     /// Waits until there is something to do, or until the handle is closed.
     pub(super) async fn claim(&self, claim: &Claim, mut closed: watch::Receiver<bool>) -> Result<Vec<Grant>, Error> {
         let mut lost = self.shared.post.lost();
-        let Some(mut waiting) = Waiting::begin(self, claim) else { return Ok(Vec::new()) };
+        let Some(mut waiting) = Waiting::begin(self, claim).await else { return Ok(Vec::new()) };
         let answer = loop {
             keeper::ensure(&self.shared)?;
             lost.borrow_and_update();

@@ -50,6 +50,8 @@ pub(super) struct Shared {
     /// The sessions that entered here and have not left.
     pub(super) sessions: Mutex<HashSet<u64>>,
     pub(super) claims: Mutex<WaitingClaims>,
+    /// Told whenever a withdrawal of one of them is known to the fleet.
+    pub(super) withdrawn: Notify,
     /// Who gives way when tasks wait for each other.
     pub(super) release: Arc<dyn Release>,
     /// What this process does about it.
@@ -283,6 +285,7 @@ impl Shared {
             members: Mutex::default(),
             sessions: Mutex::default(),
             claims: Mutex::default(),
+            withdrawn: Notify::new(),
             release,
             passes: Passes::default(),
             together: Arc::default(),

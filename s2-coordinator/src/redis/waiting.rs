@@ -21,6 +21,12 @@ struct Wait {
 }
 
 impl WaitingClaims {
+    /// Whether the fleet is still to hear that a session waits no more for something, and the session stays.
+    pub(super) fn is_withdrawing(&self, session: u64) -> bool {
+        let mut waits = self.latest.range((session, 0)..=(session, u64::MAX));
+        !self.leaving.contains(&session) && waits.any(|(_, wait)| wait.withdrawn)
+    }
+
     /// A claim begins to wait, unless its session leaves.
     pub(super) fn begin(&mut self, claim: &Claim, number: u64) -> bool {
         let stays = !self.leaving.contains(&claim.by.number);

@@ -573,7 +573,7 @@ async fn claims_race_with_the_end_of_their_session(given: Given) -> Outcome {
             .map(|nth| {
                 let session = leaves.clone();
                 tokio::spawn(async move {
-                    for patience in (0..).map(|turn| (turn * nth * 7 + round) % 50) {
+                    for patience in (0..).map(|turn| (turn * nth * 7 + round) % 50 + turn / 10) {
                         tokio::select! {
                             biased;
                             claimed = session.claim() => match claimed {
