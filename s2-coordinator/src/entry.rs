@@ -110,7 +110,7 @@ impl Params {
     }
 
     /// All parameters in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }
 }
@@ -256,13 +256,6 @@ impl Entry {
         event.subject = self.subject.parse().ok();
         event.trace = self.trace;
         Event::published(event, EventId::from_bits(u128::from(self.position.get())), self.position, self.time)
-    }
-
-    /// About how many bytes the entry occupies.
-    #[must_use]
-    pub fn weight(&self) -> u64 {
-        let texts = [&self.component, &self.operation, &self.subject].map(|text| text.len());
-        (size_of::<Self>() + texts.iter().sum::<usize>()) as u64 + self.params.weight()
     }
 }
 

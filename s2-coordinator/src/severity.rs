@@ -25,6 +25,9 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// All of them, the least serious first.
+    pub(crate) const ALL: [Self; 5] = [Self::Info, Self::Low, Self::Medium, Self::High, Self::Critical];
+
     /// The name in upper case.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -42,8 +45,7 @@ impl FromStr for Severity {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let all = [Self::Info, Self::Low, Self::Medium, Self::High, Self::Critical];
-        let found = all.into_iter().find(|severity| severity.as_str().eq_ignore_ascii_case(text));
+        let found = Self::ALL.into_iter().find(|severity| severity.as_str().eq_ignore_ascii_case(text));
         found.ok_or_else(|| Invalid::new("severity", text, "expected INFO, LOW, MEDIUM, HIGH or CRITICAL"))
     }
 }

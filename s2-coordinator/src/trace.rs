@@ -54,6 +54,17 @@ impl TraceToken {
         u64::from_be_bytes(self.span_id)
     }
 
+    pub(crate) fn to_bytes(self) -> impl Iterator<Item = u8> + use<> {
+        self.trace_id.into_iter().chain(self.span_id).chain([self.flags])
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 25]) -> Self {
+        let (mut trace_id, mut span_id) = ([0; 16], [0; 8]);
+        trace_id.copy_from_slice(&bytes[..16]);
+        span_id.copy_from_slice(&bytes[16..24]);
+        Self { trace_id, span_id, flags: bytes[24] }
+    }
+
     /// Whether the caller records this trace (the `sampled` flag).
     #[must_use]
     pub const fn is_sampled(&self) -> bool {

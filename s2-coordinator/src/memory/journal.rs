@@ -34,7 +34,7 @@ impl Journal for MemoryJournal {
             if from < oldest {
                 return Err(Error::NotRetained { topic: Topic::JOURNAL, position: after, oldest });
             }
-            let items: Vec<Entry> = journal.from(from, limit).cloned().collect();
+            let items: Vec<Entry> = journal.from(from, limit).collect();
             let next = items.last().map_or(after, |entry| entry.position);
             Ok(Page { items, next })
         })

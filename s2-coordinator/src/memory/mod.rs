@@ -9,6 +9,8 @@
 // State: pure and synchronous.
 mod wait;
 mod escalations;
+mod packed;
+mod journal_log;
 mod effects;
 mod log;
 mod keys;

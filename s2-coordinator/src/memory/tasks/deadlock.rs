@@ -137,7 +137,7 @@ impl Tasks {
             from: slot.answers.clone(),
         }));
         if matches!(slot.state, State::Blocked(_)) {
-            self.set(id, State::Resumable(wait, fx.now + fx.config.resume_window), fx);
+            self.set(id, State::Resumable(Box::new(wait), fx.now + fx.config.resume_window), fx);
         } else {
             // Its session is gone, and others take it up.
             self.make_ready(id, fx.now, fx);

@@ -203,7 +203,7 @@ impl Tasks {
                 .with("requires", blocker.requires.to_string())
                 .with("on", list(&waits)),
         );
-        let blocked = Blocked {
+        let blocked = Box::new(Blocked {
             by: hold.by.clone(),
             token: hold.token,
             reason: blocker.reason.clone(),
@@ -213,11 +213,11 @@ impl Tasks {
             since: fx.now,
             again,
             cycle: Vec::new(),
-        };
+        });
         self.set(id, State::Blocked(blocked.clone()), fx);
         if let Some(slot) = self.slots.get_mut(&id) {
             slot.answers.clone_from(&waits);
-            slot.blocked_by = Some(Box::new(blocked));
+            slot.blocked_by = Some(blocked);
             if let Some(released) = &mut slot.released {
                 released.is_latest = false;
             }

@@ -177,7 +177,7 @@ impl Tasks {
     }
 
     /// The help is there: the session that had the task may resume it first.
-    pub(super) fn offer_resumption(&mut self, id: TaskId, blocked: Blocked, fx: &mut Effects) {
+    pub(super) fn offer_resumption(&mut self, id: TaskId, blocked: Box<Blocked>, fx: &mut Effects) {
         let waited_for = self.slots.get(&id).map_or(0, |slot| slot.answers.len());
         fx.journal(
             self.record("unblocked", id)

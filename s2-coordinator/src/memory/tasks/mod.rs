@@ -312,7 +312,7 @@ impl Tasks {
     /// An entry about a task.
     fn record(&self, operation: &'static str, id: TaskId) -> Record {
         let trace = self.slots.get(&id).and_then(|slot| slot.task.trace);
-        Record::new("task", operation, id.to_string()).with_trace(trace)
+        Record::new("task", operation, Text::of(id)).with_trace(trace)
     }
 
     /// Wakes everybody who waits for anything.

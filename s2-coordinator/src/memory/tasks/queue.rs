@@ -87,13 +87,13 @@ pub(super) struct Queues {
 }
 
 impl Queues {
-    /// The class of tasks with these requirements, which has one more from now on.
-    pub(super) fn enter_class(&mut self, requires: &Capabilities) -> ClassId {
-        if let Some(&id) = self.by_requirements.get(requires) {
+    /// The class of tasks with these requirements, which has one more from now on; and its own copy of them, for all its tasks.
+    pub(super) fn enter_class(&mut self, requires: &Capabilities) -> (ClassId, Capabilities) {
+        if let Some((known, &id)) = self.by_requirements.get_key_value(requires) {
             if let Some(class) = self.classes.get_mut(&id) {
                 class.tasks += 1;
             }
-            return id;
+            return (id, known.clone());
         }
         self.last += 1;
         let id = self.last;
@@ -106,7 +106,7 @@ impl Queues {
         }
         self.by_requirements.insert(requires.clone(), id);
         self.classes.insert(id, Class { requires: requires.clone(), ready: BTreeSet::new(), kinds, tasks: 1 });
-        id
+        (id, requires.clone())
     }
 
     /// A task of a class is finished.

@@ -1,6 +1,6 @@
 //! One task, and where it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::capability::Capabilities;
@@ -48,8 +48,10 @@ pub(super) struct Slot {
     pub(super) redriven: bool,
     /// Who had blocked it, until somebody has it again.
     pub(super) blocked_by: Option<Box<Blocked>>,
-    /// How its latest claims ended.
-    ends: Vec<(Token, End)>,
+    /// How its latest claim ended.
+    last_end: Option<(Token, End)>,
+    /// How those before it did, the latest first. Most tasks are claimed once.
+    ends_before: VecDeque<(Token, End)>,
 }
 
 #[derive(Debug)]
@@ -58,9 +60,9 @@ pub(super) enum State {
     Delayed(Timestamp),
     Ready,
     /// Ready for the session that had blocked it, and until then for nobody else.
-    Resumable(Blocked, Timestamp),
+    Resumable(Box<Blocked>, Timestamp),
     Claimed(Hold),
-    Blocked(Blocked),
+    Blocked(Box<Blocked>),
     OnHold(TaskId),
     Finished(Outcome, Timestamp),
 }
@@ -140,7 +142,8 @@ impl Slot {
             children: 0,
             redriven: false,
             blocked_by: None,
-            ends: Vec::new(),
+            last_end: None,
+            ends_before: VecDeque::new(),
             task,
         }
     }
@@ -179,8 +182,7 @@ impl Slot {
 
     /// The first answer to whoever has ended this claim before and says so again.
     pub(super) fn answer(&self, held: Token, ending: &Ending, now: Timestamp) -> Result<Option<Ended>, Error> {
-        let end = self.ends.iter().find(|(token, _)| *token == held).map(|(_, end)| end);
-        let Some(End::ByHolder(ended)) = end else {
+        let Some(End::ByHolder(ended)) = self.end_of(held) else {
             return self.hold_of(held, now).map(|_| None);
         };
         if self.is_same(ending, ended) {
@@ -211,19 +213,24 @@ impl Slot {
 
     /// The claim is over, unless its holder has just ended it.
     pub(super) fn was_lost(&mut self, token: Token, loss: Loss) {
-        if self.ends.last().is_none_or(|(last, _)| *last != token) {
+        if self.last_end.as_ref().is_none_or(|(last, _)| *last != token) {
             self.remember(token, End::Lost(loss));
         }
     }
 
     fn remember(&mut self, token: Token, end: End) {
-        match self.ends.len() {
-            // Most tasks are claimed once.
-            0 => self.ends.reserve_exact(1),
-            ENDS => drop(self.ends.remove(0)),
-            _ => {}
+        if let Some(before) = self.last_end.replace((token, end)) {
+            self.ends_before.push_front(before);
+            self.ends_before.truncate(ENDS - 1);
         }
-        self.ends.push((token, end));
+    }
+
+    fn ends(&self) -> impl Iterator<Item = &(Token, End)> {
+        self.last_end.iter().chain(&self.ends_before)
+    }
+
+    fn end_of(&self, token: Token) -> Option<&End> {
+        self.ends().find(|(other, _)| *other == token).map(|(_, end)| end)
     }
 
     /// Why a claim is over; nothing while it is not.
@@ -231,9 +238,9 @@ impl Slot {
         if self.hold().is_some_and(|hold| hold.token == token) {
             return None;
         }
-        match self.ends.iter().find(|(other, _)| *other == token) {
-            Some((_, End::ByHolder(_))) => Some(Loss::Ended),
-            Some((_, End::Lost(loss))) => Some(loss.clone()),
+        match self.end_of(token) {
+            Some(End::ByHolder(_)) => Some(Loss::Ended),
+            Some(End::Lost(loss)) => Some(loss.clone()),
             None => Some(Loss::Forgotten),
         }
     }
@@ -323,12 +330,12 @@ impl Slot {
             Some(Outcome::Failed { history, .. }) => runs(history),
             Some(Outcome::Cancelled { reason }) => reason.len() as u64,
         };
-        let ends = self.ends.iter().map(|(_, end)| match end {
+        let ends = self.ends().map(|(_, end)| match end {
             End::ByHolder(Ended::Completed { tasks, events }) => size_of_val(&**tasks) + size_of_val(&**events),
             End::ByHolder(Ended::Blocked { help }) => size_of_val(&**help),
             _ => 0,
         });
-        let ends = (ends.sum::<usize>() + self.ends.len() * size_of::<(Token, End)>()) as u64;
+        let ends = (ends.sum::<usize>() + self.ends_before.len() * size_of::<(Token, End)>()) as u64;
         let answers = (self.answers.len() * size_of::<TaskId>()) as u64;
         size_of::<Self>() as u64 + self.task.weight() + said + ends + answers + runs(&self.history)
     }

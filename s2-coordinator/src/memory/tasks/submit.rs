@@ -13,6 +13,7 @@ use crate::new_task::NewTask;
 use crate::order::OrderKey;
 use crate::outcome::{Cause, Outcome};
 use crate::task::{Accepted, Submitted, Task, TaskState};
+use crate::text::Text;
 
 /// What a task does because of one that it was to wait for and that is over.
 #[derive(Clone, Copy, Debug)]
@@ -65,11 +66,12 @@ impl Tasks {
         let accepted = Accepted { id, now: fx.now, after, depth: plan.depth, path, attempts, lease };
         let new = NewTask { parent: plan.parent, ..new.clone() };
         let assignee = new.assignee.clone();
-        let task = Arc::new(Task::accepted(new, accepted));
-        let class = self.queues.enter_class(&task.requires);
+        let mut task = Task::accepted(new, accepted);
+        let (class, requires) = self.queues.enter_class(&task.requires);
+        task.requires = requires;
         let key = OrderKey::new(task.start, task.priority, config.priority_step);
         // It is not among the others yet.
-        let entry = Record::new("task", "submitted", id.to_string())
+        let entry = Record::new("task", "submitted", Text::of(id))
             .with("kind", task.kind.to_text())
             .with("priority", task.priority.as_str())
             .with("source", task.source.to_text())
@@ -87,7 +89,7 @@ impl Tasks {
         if let Some(deadline) = task.deadline {
             self.arm(deadline, Timer::Deadline(id), fx);
         }
-        let mut slot = Slot::new(task, class, key);
+        let mut slot = Slot::new(Arc::new(task), class, key);
         slot.assignee = assignee;
         self.order.insert(id);
         self.slots.insert(id, Box::new(slot));
@@ -171,7 +173,7 @@ impl Tasks {
         let (requires, deadline) = (slot.task.requires.clone(), slot.task.deadline);
         if !was_on_hold {
             self.finished_bytes -= bytes;
-            let class = self.queues.enter_class(&requires);
+            let (class, _) = self.queues.enter_class(&requires);
             if let Some(slot) = self.slots.get_mut(&id) {
                 slot.class = class;
             }

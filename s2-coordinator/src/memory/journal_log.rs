@@ -1,0 +1,126 @@
+//! The journal of a fleet: every entry, packed.
+
+use std::collections::VecDeque;
+
+use crate::config::Retention;
+use crate::entry::{Entry, Record};
+use crate::event::Position;
+use crate::memory::packed::{pack, unpack};
+use crate::memory::wait::WaitList;
+use crate::time::Timestamp;
+
+/// The journal's entries, the oldest first.
+#[derive(Debug)]
+pub(super) struct JournalLog {
+    stamps: VecDeque<Stamp>,
+    /// The packed records, one after the other.
+    packed: VecDeque<u8>,
+    /// How many packed bytes were dropped so far.
+    dropped: u64,
+    /// The position of the first entry, or of the next one when there is none.
+    first: Position,
+    retention: Retention,
+    pub(super) tails: WaitList,
+    /// Where the next record is packed.
+    buffer: Vec<u8>,
+}
+
+/// When an entry was made, and how many bytes had been packed then, those of all before it included.
+#[derive(Clone, Copy, Debug)]
+struct Stamp {
+    time: Timestamp,
+    end: u64,
+}
+
+impl JournalLog {
+    pub(super) fn new(retention: Retention) -> Self {
+        Self {
+            stamps: VecDeque::new(),
+            packed: VecDeque::new(),
+            dropped: 0,
+            first: Position::ORIGIN.next(),
+            retention,
+            tails: WaitList::default(),
+            buffer: Vec::new(),
+        }
+    }
+
+    pub(super) fn append(&mut self, record: &Record, now: Timestamp) -> Position {
+        let position = self.push(record, now);
+        self.trim(now);
+        position
+    }
+
+    fn push(&mut self, record: &Record, now: Timestamp) -> Position {
+        let position = self.end();
+        self.buffer.clear();
+        pack(record, &mut self.buffer);
+        self.packed.extend(&self.buffer);
+        self.stamps.push_back(Stamp { time: now, end: self.dropped + self.packed.len() as u64 });
+        position
+    }
+
+    /// How many bytes it would occupy without its oldest entries, of which `dropped` bytes are packed.
+    fn bytes_after(&self, entries: usize, dropped: u64) -> u64 {
+        let stamps = (self.stamps.len() - entries) * size_of::<Stamp>();
+        self.packed.len() as u64 - (dropped - self.dropped) + stamps as u64
+    }
+
+    /// When the oldest entry will be too old. One alone stays: what would be left is the word of its own trimming.
+    pub(super) fn aged_at(&self) -> Option<Timestamp> {
+        let oldest = self.stamps.front().filter(|_| self.stamps.len() > 1)?;
+        self.retention.age.map(|age| oldest.time + age)
+    }
+
+    /// Drops the oldest entries, an eighth of what is kept at a time, and says so in an entry of its own.
+    pub(super) fn trim(&mut self, now: Timestamp) {
+        let too_old = self.aged_at().is_some_and(|at| at <= now);
+        let too_much = self.bytes_after(0, self.dropped) > self.retention.bytes;
+        if !too_old && !too_much {
+            return;
+        }
+        let room = if too_much { self.retention.bytes - self.retention.bytes / 8 } else { u64::MAX };
+        let youth = self.retention.age.filter(|_| too_old).map(|age| age - age / 8);
+        let (mut entries, mut end) = (0, self.dropped);
+        for stamp in &self.stamps {
+            let is_old = youth.is_some_and(|youth| now.since(stamp.time) >= youth);
+            if !is_old && self.bytes_after(entries, end) <= room {
+                break;
+            }
+            (entries, end) = (entries + 1, stamp.end);
+        }
+        self.stamps.drain(..entries);
+        self.packed.drain(..(end - self.dropped) as usize);
+        self.dropped = end;
+        self.first = Position::new(self.first.get() + entries as u64);
+        if entries > 0 {
+            let through = self.first.get() - 1;
+            let trim = Record::new("journal", "trim", "s2.journal").with("through", through);
+            self.push(&trim.with("entries", entries as u64), now);
+        }
+    }
+
+    /// The position of the oldest entry, or of the next one when there is none.
+    pub(super) fn first(&self) -> Position {
+        self.first
+    }
+
+    /// The position of the next entry.
+    pub(super) fn end(&self) -> Position {
+        Position::new(self.first.get() + self.stamps.len() as u64)
+    }
+
+    /// At most `limit` entries from `from` on, which is retained.
+    pub(super) fn from(&self, from: Position, limit: usize) -> impl Iterator<Item = Entry> {
+        let skip = usize::try_from(from.get() - self.first.get()).unwrap_or(usize::MAX).min(self.stamps.len());
+        let before = skip.checked_sub(1).and_then(|last| self.stamps.get(last));
+        let begin = before.map_or(self.dropped, |stamp| stamp.end);
+        let entries = self.stamps.range(skip..).take(limit).zip(from.get()..);
+        entries.scan(begin, |begin, (stamp, position)| {
+            let place = |at: u64| (at - self.dropped) as usize;
+            let packed: Vec<u8> = self.packed.range(place(*begin)..place(stamp.end)).copied().collect();
+            *begin = stamp.end;
+            Some(Entry::new(unpack(&packed), Position::new(position), stamp.time))
+        })
+    }
+}
