@@ -52,6 +52,25 @@ async fn a_crowd_of_dependants_is_released_in_bounded_steps_that_survive_a_crash
     worker.leave().await.expect("left");
 }
 
+#[tokio::test]
+async fn what_a_session_asked_for_is_remembered_in_as_many_places_as_are_needed() {
+    let server = RedisServer::start_volatile();
+    let scheduler = store(&server.url()).await.scheduler();
+    let one = session(&scheduler, "one").await;
+    scheduler.submit(&vec![task(); 500]).await.expect("submitted");
+    let first = one.claim().await.expect("no error").expect("open");
+    for _ in 1..400 {
+        let held = one.claim().await.expect("no error").expect("open");
+        held.complete(Completion::new()).await.expect("completed");
+    }
+    let keys = server.command(&["KEYS", "*:tasks"]);
+    let fields = server.command(&["HKEYS", keys.trim()]);
+    let places = fields.lines().filter(|field| field.starts_with("request:")).count();
+    assert_eq!(places, 65, "the latest and the first");
+    first.complete(Completion::new()).await.expect("completed");
+    one.leave().await.expect("left");
+}
+
 /// When everything is done and forgotten, the fleet holds what an empty one holds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_stays_behind() {

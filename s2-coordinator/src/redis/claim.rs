@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::Error;
 use crate::lease::{Claim, Grant};
@@ -17,7 +18,8 @@ use crate::redis::reply::Reply;
 use crate::redis::scripts::{TASKS_CLAIM, TASKS_UNCLAIM};
 use crate::redis::store::{Call, PAUSE, RedisStore};
 use crate::redis::task;
-use crate::redis::waiting::WaitingClaims;
+use crate::redis::together::PATIENCE;
+use crate::redis::waiting::{Begin, WaitingClaims};
 use crate::time::Timestamp;
 
 /// Under which hand-outs are pushed; the number of the wait says to whom.
@@ -33,22 +35,22 @@ struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    /// Begins to wait, unless the session leaves. What it withdrew before is known to the fleet first: who asks and gives up
-    /// again and again would else be heard later and later.
+    /// Begins to wait, unless the session leaves. What it withdrew before is known to the fleet first, unless that takes long:
+    /// who asks and gives up again and again would else be heard later and later.
     async fn begin(store: &'a RedisStore, claim: &'a Claim) -> Option<Self> {
+        let (number, until) = (store.number(), Instant::now() + PATIENCE);
         loop {
             let mut withdrawn = pin!(store.shared.withdrawn.notified());
             withdrawn.as_mut().enable();
-            if !store.claims().is_withdrawing(claim.by.number) {
-                break;
+            let begun = store.claims().begin(claim, number, Instant::now() < until);
+            match begun {
+                Begin::Waits => break,
+                Begin::Leaves => return None,
+                Begin::NotYet => drop(timeout_at(until, withdrawn).await),
             }
-            withdrawn.await;
         }
-        let number = store.number();
-        store.claims().begin(claim, number).then(|| {
-            let letterbox = store.shared.post.open_box(number);
-            Self { store, claim, number, letterbox, answered: false }
-        })
+        let letterbox = store.shared.post.open_box(number);
+        Some(Self { store, claim, number, letterbox, answered: false })
     }
 
     /// What was handed out; nothing where it is to be fetched.
@@ -161,7 +163,10 @@ impl RedisStore {
                 Ok(None) => {}
                 // A wait has time: the server will be back.
                 Err(Error::Backend { retryable: true, .. }) => {
-                    tokio::time::sleep(PAUSE).await;
+                    let is_closed = closed.wait_for(|closed| *closed);
+                    if let Ok(Ok(_)) = timeout(PAUSE, is_closed).await {
+                        return Ok(Vec::new());
+                    }
                     continue;
                 }
                 Ok(Some(granted)) => break Ok(granted),

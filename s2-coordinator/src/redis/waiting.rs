@@ -1,45 +1,64 @@
 //! The claims that wait in this process.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use crate::lease::Claim;
 
-/// The claims that wait here. A claim is either answered or withdrawn, whichever comes first; when its session leaves, it is
-/// withdrawn.
+/// The claims that wait here. A claim is either answered or withdrawn, whichever comes first; one whose session leaves has no
+/// other answer than that.
 #[derive(Debug, Default)]
 pub(super) struct WaitingClaims {
     /// By session and request.
     latest: BTreeMap<(u64, u64), Wait>,
-    leaving: HashSet<u64>,
+    /// How many calls let a session leave.
+    leaving: HashMap<u64, usize>,
 }
 
 /// The latest wait of a claim, which may be asked again before it is answered.
 #[derive(Debug)]
 struct Wait {
     number: u64,
+    /// Nobody waits any more, and the fleet is still to hear of it.
     withdrawn: bool,
+    /// The session leaves, or has left.
+    left: bool,
+}
+
+/// What becomes of a claim that would wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    Waits,
+    /// The fleet is still to hear of what its session has withdrawn.
+    NotYet,
+    /// Its session leaves.
+    Leaves,
 }
 
 impl WaitingClaims {
-    /// Whether the fleet is still to hear that a session waits no more for something, and the session stays.
-    pub(super) fn is_withdrawing(&self, session: u64) -> bool {
-        let mut waits = self.latest.range((session, 0)..=(session, u64::MAX));
-        !self.leaving.contains(&session) && waits.any(|(_, wait)| wait.withdrawn)
+    /// A claim begins to wait, unless its session leaves or, where it can, it lets withdrawals go first.
+    pub(super) fn begin(&mut self, claim: &Claim, number: u64, is_patient: bool) -> Begin {
+        let session = claim.by.number;
+        if self.leaving.contains_key(&session) {
+            return Begin::Leaves;
+        }
+        if is_patient && self.waits(session).any(|(_, wait)| wait.withdrawn) {
+            return Begin::NotYet;
+        }
+        self.latest.insert(key(claim), Wait { number, withdrawn: false, left: false });
+        Begin::Waits
     }
 
-    /// A claim begins to wait, unless its session leaves.
-    pub(super) fn begin(&mut self, claim: &Claim, number: u64) -> bool {
-        let stays = !self.leaving.contains(&claim.by.number);
-        if stays {
-            self.latest.insert(key(claim), Wait { number, withdrawn: false });
-        }
-        stays
+    fn waits(&mut self, session: u64) -> impl Iterator<Item = (u64, &mut Wait)> {
+        let waits = self.latest.range_mut((session, 0)..=(session, u64::MAX));
+        waits.map(|(&(_, request), wait)| (request, wait))
     }
 
     /// The wait has an answer. Answers whether it may be told.
     pub(super) fn answered(&mut self, claim: &Claim, number: u64) -> bool {
         match self.latest.get(&key(claim)) {
-            Some(wait) if wait.number == number => !wait.withdrawn && self.latest.remove(&key(claim)).is_some(),
+            Some(wait) if wait.number == number => {
+                !wait.withdrawn && !wait.left && self.latest.remove(&key(claim)).is_some()
+            }
             // Somebody goes on with it, and is told the same.
             _ => true,
         }
@@ -58,21 +77,24 @@ impl WaitingClaims {
         }
     }
 
-    /// A session leaves: what waits for it is withdrawn, and nothing new begins to wait. Answers with these requests.
+    /// A session leaves: what waits for it has no other answer, and nothing new begins to wait. Answers with these requests.
     pub(super) fn begin_leave(&mut self, session: u64) -> Vec<u64> {
-        self.leaving.insert(session);
-        let waits = self.latest.range_mut((session, 0)..=(session, u64::MAX));
-        waits
-            .map(|(&(_, request), wait)| {
-                wait.withdrawn = true;
-                request
-            })
-            .collect()
+        *self.leaving.entry(session).or_default() += 1;
+        let waits = self.waits(session).map(|(request, wait)| {
+            wait.left = true;
+            request
+        });
+        waits.collect()
     }
 
     /// The session has left, or stays.
     pub(super) fn end_leave(&mut self, session: u64) {
-        self.leaving.remove(&session);
+        if let Some(count) = self.leaving.get_mut(&session) {
+            *count -= 1;
+            if *count == 0 {
+                self.leaving.remove(&session);
+            }
+        }
     }
 }
 

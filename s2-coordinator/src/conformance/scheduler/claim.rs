@@ -32,6 +32,7 @@ cases! {
     the_first_of_all_queues_comes_first: [Scheduler];
     a_session_has_only_so_many: [Scheduler];
     a_session_that_left_claims_nothing: [Scheduler];
+    a_claim_that_nobody_polls_keeps_no_other_waiting: [Scheduler];
     a_session_is_superseded_by_the_next_of_its_name: [Scheduler];
     closing_ends_what_waits_and_nothing_else: [Scheduler];
     the_next_is_claimed_in_the_same_step: [Scheduler];
@@ -340,6 +341,29 @@ async fn a_session_that_left_claims_nothing(given: Given) -> Outcome {
     assert!(session.claim().await?.is_none());
     refused!(world.take(&session, 1).await, Error::StaleSession { current: None, .. });
     assert!(!world.scheduler.leave(session.incarnation()).await?);
+    Ok(())
+}
+
+async fn a_claim_that_nobody_polls_keeps_no_other_waiting(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let session = world.session("one").await?;
+    let mut unpolled = pin!(session.claim());
+    tokio::select! {
+        biased;
+        _ = &mut unpolled => panic!("there is nothing to claim"),
+        () = pause() => {}
+    }
+    let submitted = world.submit_all([task(), task()]).await?;
+    let held = within("a claim beside it", session.claim()).await?.expect("open");
+    // One of them went to the claim that is not polled.
+    assert!(submitted.contains(&held.task.id));
+    held.release().await?;
+    session.leave().await?;
+    assert!(within("a claim after the leave", session.claim()).await?.is_none());
+    let answer = within("the claim that was not polled", unpolled).await?;
+    assert!(answer.is_none(), "what it was granted went back");
+    let other = world.session("two").await?;
+    assert_eq!(world.take(&other, 3).await?.len(), 2, "both are there for others");
     Ok(())
 }
 

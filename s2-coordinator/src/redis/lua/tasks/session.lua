@@ -13,10 +13,13 @@ local find_session, save_session, pack_session, number_of, named, check_session,
 
 do
 
--- kind, version, blocked, resumable, refused, places of requests, the next of them, held, process, name
-local SESSION = '>I7I7I4I4I4I4I4I4I2I2'
+-- kind, version, blocked, resumable, refused, places of requests, which of the latest is next, which of the others, held,
+-- process, name
+local SESSION = '>I7I7I4I4I4I4I4I4I4I2I2'
 local MOST_REFUSED = 1000
-local REQUESTS = 64
+-- How many of the latest requests are remembered, and among how many of those before them one is sought of which nothing is
+-- held any more, to make room.
+local REQUESTS, LOOK_AT = 64, 4
 -- How many fields are read at once.
 local FIELDS = 1000
 
@@ -30,8 +33,8 @@ function find_session(n)
   if packed and not (session and session.packed == packed) then
     session = { n = n, packed = packed, held = {} }
     local held, process, name, place
-    session.kind, session.version, session.blocked, session.resumable, session.refused, session.places, session.cursor, held,
-      process, name, place = unpack_bytes(SESSION, packed)
+    session.kind, session.version, session.blocked, session.resumable, session.refused, session.places, session.cursor, session.look,
+      held, process, name, place = unpack_bytes(SESSION, packed)
     session.process = sub(packed, place, place + process - 1)
     session.name = sub(packed, place + process, place + process + name - 1)
     place = place + process + name
@@ -65,7 +68,7 @@ function pack_session(session)
     parts[nth] = pack('>I7', id)
   end
   session.packed = pack(SESSION, session.kind, session.version, session.blocked, session.resumable, session.refused,
-    session.places, session.cursor, #session.held, #session.process, #session.name) .. session.process .. session.name ..
+    session.places, session.cursor, session.look, #session.held, #session.process, #session.name) .. session.process .. session.name ..
     table.concat(parts) .. (#session.waits > 0 and cmsgpack.pack(session.waits) or '')
   return session.packed
 end
@@ -117,14 +120,11 @@ function granted_before(session, request)
   return session.known[request]
 end
 
--- Whether something is still held of what a request was granted.
-local function is_held(session, leases)
-  local held = {}
-  for _, id in ipairs(session.held) do
-    held[id] = true
-  end
-  for place = 1, #leases, 14 do
-    local id, token = unpack_bytes('>I7I7', leases, place)
+-- Whether something is still held of what the request in a place was granted; `held` are the tasks of the session.
+local function is_held(session, place, held)
+  local leases = session.known[session.slots[place]]
+  for first = 1, #leases, 14 do
+    local id, token = unpack_bytes('>I7I7', leases, first)
     local rec = held[id] and find_task(id)
     if rec and holds(rec, token) then
       return true
@@ -134,29 +134,48 @@ local function is_held(session, leases)
 end
 
 local function place_request(session, place, request, leases)
+  local old = session.slots[place]
+  if old then
+    session.known[old] = nil
+  end
   session.places = at_least(session.places, place + 1)
   session.slots[place], session.known[request] = request, leases
   write(request_field(session, place), string.char(#request) .. request .. leases)
 end
 
--- The latest requests are remembered in turn. One of which something is still held gives up its place, and gets another.
+-- A place behind those of the latest requests: of one of which nothing is held any more, or a new one.
+local function place_behind(session, held)
+  local others = session.places - REQUESTS
+  for _ = 1, at_most(others, LOOK_AT) do
+    local place = REQUESTS + session.look
+    session.look = (session.look + 1) % others
+    if not is_held(session, place, held) then
+      return place
+    end
+  end
+  return session.places
+end
+
+-- The latest requests are remembered in turn, and of those before them the ones of which something is still held.
 function remember_request(session, request, granted)
   granted_before(session, request)
-  local parts = {}
+  local parts, held = {}, {}
   for nth, rec in ipairs(granted) do
     parts[nth] = pack('>I7I7', rec.id, rec.token)
   end
   local place = session.cursor
   local old = session.slots[place]
   if old then
-    local leases = session.known[old]
-    session.known[old] = nil
-    if is_held(session, leases) then
-      place_request(session, session.places, old, leases)
+    for _, id in ipairs(session.held) do
+      held[id] = true
+    end
+    if is_held(session, place, held) then
+      place_request(session, place_behind(session, held), old, session.known[old])
+      session.slots[place] = nil
     end
   end
   place_request(session, place, request, table.concat(parts))
-  session.cursor = (place + 1) % at_least(session.places, REQUESTS)
+  session.cursor = (place + 1) % REQUESTS
   save_session(session)
 end
 
