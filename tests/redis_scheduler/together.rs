@@ -11,6 +11,7 @@ use s2_coordinator::{
 use s2_tests::proxy::Proxy;
 use s2_tests::servers::RedisServer;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::{LONG, store, task};
 
@@ -231,7 +232,7 @@ async fn what_waits_and_is_dropped_is_withdrawn() {
         world.scheduler.submit_one(&task()).await.expect("submitted");
     }
     // The first five have one each, and nobody else: within less than the lease of one that was handed out to nobody.
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     while world.ready().await != 5 {
         assert!(begun.elapsed() < Duration::from_secs(10), "{}", world.ready().await);
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -256,6 +257,49 @@ async fn who_asks_and_gives_up_again_and_again_is_heard_no_later() {
     assert_eq!(granted.expect("no error").len(), 1);
     let steps = world.steps() - before;
     assert!(steps <= 10, "{steps} steps");
+}
+
+/// Ends what waits on a handle while the server is away: what the server knows of, and what it is still to hear of.
+async fn waits_end_while_the_server_is(away: fn(&RedisServer)) {
+    let world = World::new(1, 0).await;
+    let grant = world.take(world.claim(0, 1)).await.expect("no panic").expect("granted").remove(0);
+    let claim = |nth: usize| {
+        let (scheduler, claim) = (world.scheduler.clone(), world.claim(nth, 1));
+        tokio::spawn(async move { scheduler.claim(&claim).await })
+    };
+    let wait = || {
+        let (scheduler, task) = (world.scheduler.clone(), grant.task.id);
+        tokio::spawn(async move { scheduler.wait(task).await })
+    };
+    let (known, watched) = (claim(1), wait());
+    for key in ["s2:{fleet}:waiting:*", "s2:{fleet}:tails:task*"] {
+        while world.server.command(&["KEYS", key]).trim().is_empty() {
+            assert!(!known.is_finished() && !watched.is_finished(), "nothing happens to {key}");
+            tokio::task::yield_now().await;
+        }
+    }
+    away(&world.server);
+    let (unknown, unwatched) = (claim(2), wait());
+    settle().await;
+    world.scheduler.close().await.expect("closed");
+    let begun = Instant::now();
+    for answer in answers(vec![known, unknown]).await {
+        assert!(answer.expect("no error").is_empty());
+    }
+    for answer in answers(vec![watched, unwatched]).await {
+        assert!(matches!(answer, Err(Error::Closed)), "{answer:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn closing_without_a_server() {
+    waits_end_while_the_server_is(RedisServer::kill).await;
+}
+
+#[tokio::test]
+async fn closing_while_the_server_stands_still() {
+    waits_end_while_the_server_is(RedisServer::stop).await;
 }
 
 #[tokio::test]
@@ -289,7 +333,7 @@ async fn calls_that_are_begun_and_left_alone_hold_nobody_up() {
     for call in &mut left {
         assert!(std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await);
     }
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     let all = (2..MANY).map(|nth| world.take(world.claim(nth, 1))).collect();
     assert!(answers(all).await.into_iter().all(|granted| granted.expect("granted").len() == 1));
     for nth in 2..MANY {

@@ -6,8 +6,7 @@
 use std::pin::pin;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::error::Error;
 use crate::lease::{Claim, Grant};
@@ -152,40 +151,40 @@ impl RedisStore {
         granted.map(Some).ok_or_else(|| Call::unexpected(TASKS_CLAIM, &answer))
     }
 
-    /// Waits until there is something to do, or until the handle is closed.
-    pub(super) async fn claim(&self, claim: &Claim, mut closed: watch::Receiver<bool>) -> Result<Vec<Grant>, Error> {
-        let mut lost = self.shared.post.lost();
+    /// Waits until there is something to do.
+    pub(super) async fn claim(&self, claim: &Claim) -> Result<Vec<Grant>, Error> {
         let Some(mut waiting) = Waiting::begin(self, claim).await else { return Ok(Vec::new()) };
-        let answer = loop {
-            keeper::ensure(&self.shared)?;
-            lost.borrow_and_update();
-            match self.claim_once(claim, waiting.number).await {
-                Ok(None) => {}
-                // A wait has time: the server will be back.
-                Err(Error::Backend { retryable: true, .. }) => {
-                    let is_closed = closed.wait_for(|closed| *closed);
-                    if let Ok(Ok(_)) = timeout(PAUSE, is_closed).await {
-                        return Ok(Vec::new());
-                    }
-                    continue;
-                }
-                Ok(Some(granted)) => break Ok(granted),
-                Err(error) => break Err(error),
-            }
-            tokio::select! {
-                biased;
-                Ok(_) = closed.wait_for(|closed| *closed) => return Ok(Vec::new()),
-                told = waiting.told() => if let Some(granted) = told {
-                    break Ok(granted);
-                },
-                _ = lost.changed() => {}
-            }
-        };
-        match answer {
+        match self.wait_to_claim(&waiting).await {
             Ok(granted) => Ok(waiting.answer(granted)),
             // It has left.
             Err(Error::StaleSession { current: None, .. }) if !self.has_entered(claim.by.number) => Ok(Vec::new()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Asks, and asks again whenever the answer may be lost.
+    async fn wait_to_claim(&self, waiting: &Waiting<'_>) -> Result<Vec<Grant>, Error> {
+        let mut lost = self.shared.post.lost();
+        loop {
+            keeper::ensure(&self.shared)?;
+            lost.borrow_and_update();
+            match self.claim_once(waiting.claim, waiting.number).await {
+                Ok(None) => {}
+                Ok(Some(granted)) => return Ok(granted),
+                // A wait has time: the server will be back.
+                Err(Error::Backend { retryable: true, .. }) => {
+                    sleep(PAUSE).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::select! {
+                biased;
+                told = waiting.told() => if let Some(granted) = told {
+                    return Ok(granted);
+                },
+                _ = lost.changed() => {}
+            }
         }
     }
 

@@ -67,6 +67,11 @@ impl RedisScheduler {
         *self.closed.borrow()
     }
 
+    /// Until the handle is closed.
+    async fn closed(&self) {
+        drop(self.closed.subscribe().wait_for(|closed| *closed).await);
+    }
+
     fn check_open(&self) -> Result<(), Error> {
         if self.is_closed() { Err(Error::Closed) } else { Ok(()) }
     }
@@ -130,25 +135,23 @@ impl RedisScheduler {
         F: Future<Output = Result<Option<T>, Error>>,
     {
         let mut told = self.store.shared.post.tail(&format!("task {task}"));
-        let mut closed = self.closed.subscribe();
-        loop {
-            keeper::ensure(&self.store.shared)?;
-            self.check_open()?;
-            told.borrow_and_update();
-            match ask().await {
-                Ok(Some(answer)) => return Ok(answer),
-                Ok(None) => {}
-                // A wait has time: the server will be back.
-                Err(Error::Backend { retryable: true, .. }) => {
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
+        let asking = async {
+            loop {
+                keeper::ensure(&self.store.shared)?;
+                told.borrow_and_update();
+                match ask().await {
+                    Ok(Some(answer)) => return Ok(answer),
+                    Ok(None) => drop(told.changed().await),
+                    // A wait has time: the server will be back.
+                    Err(Error::Backend { retryable: true, .. }) => tokio::time::sleep(PAUSE).await,
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
             }
-            tokio::select! {
-                _ = told.changed() => {}
-                _ = closed.wait_for(|closed| *closed) => {}
-            }
+        };
+        tokio::select! {
+            biased;
+            () = self.closed() => Err(Error::Closed),
+            answer = asking => answer,
         }
     }
 
@@ -383,10 +386,11 @@ impl Scheduler for RedisScheduler {
     async fn claim(&self, claim: &Claim) -> Result<Vec<Grant>, Error> {
         keeper::ensure(&self.store.shared)?;
         self.limits().check_claim(claim.max)?;
-        if self.is_closed() {
-            return Ok(Vec::new());
+        tokio::select! {
+            biased;
+            () = self.closed() => Ok(Vec::new()),
+            answer = self.store.claim(claim) => answer,
         }
-        self.store.claim(claim, self.closed.subscribe()).await
     }
 
     #[instrument(level = "trace", skip_all, err(level = "debug"), fields(session = %claim.by.session))]
