@@ -11,6 +11,7 @@ use crate::conformance::harness::{Backend, Case, Given, Guarantee};
 const SUITES: &[(&str, &[Case])] = &[
     ("tasks", crate::conformance::scheduler::submit::CASES),
     ("claim", crate::conformance::scheduler::claim::CASES),
+    ("waiting", crate::conformance::scheduler::waiting::CASES),
     ("fencing", crate::conformance::scheduler::fencing::CASES),
     ("order", crate::conformance::scheduler::order::CASES),
     ("dependencies", crate::conformance::scheduler::dependencies::CASES),

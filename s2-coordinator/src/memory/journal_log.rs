@@ -124,3 +124,82 @@ impl JournalLog {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BYTES: u64 = 10_000;
+    const AGE: Duration = Duration::from_secs(100);
+
+    /// The same, unpacked. It is told how many entries have gone, which depends on their bytes.
+    #[derive(Default)]
+    struct Model {
+        entries: VecDeque<Entry>,
+        last: u64,
+    }
+
+    impl Model {
+        fn push(&mut self, record: Record, now: Timestamp) {
+            self.last += 1;
+            self.entries.push_back(Entry::new(record, Position::new(self.last), now));
+        }
+
+        /// Everything before `first` has gone, and an entry says so.
+        fn trim(&mut self, first: Position, now: Timestamp) {
+            let before = self.entries.len();
+            self.entries.retain(|entry| entry.position >= first);
+            let gone = (before - self.entries.len()) as u64;
+            if gone > 0 {
+                let trim = Record::new("journal", "trim", "s2.journal").with("through", first.get() - 1);
+                self.push(trim.with("entries", gone), now);
+            }
+        }
+    }
+
+    /// Some time passes, and then there is perhaps something to record.
+    fn steps() -> impl Strategy<Value = Vec<(u64, Option<String>)>> {
+        let texts = prop_oneof![30 => "[a-zé]{0,200}", 1 => "[aé]{5000,9000}"];
+        let seconds = prop_oneof![20 => 0..2u64, 1 => 0..150u64];
+        prop::collection::vec((seconds, prop::option::weighted(0.9, texts)), 0..400)
+    }
+
+    proptest! {
+        #[test]
+        fn it_gives_what_it_was_given_and_keeps_no_more_than_it_may(
+            steps in steps(),
+            skip in any::<prop::sample::Index>(),
+            limit in 0..20usize,
+        ) {
+            let (mut log, mut model) = (JournalLog::new(Retention { bytes: BYTES, age: Some(AGE) }), Model::default());
+            let mut now = Timestamp::EPOCH;
+            for (nth, (seconds, text)) in steps.into_iter().enumerate() {
+                now = now + Duration::from_secs(seconds);
+                if let Some(text) = text {
+                    let record = Record::new("task", "completed", text).with("nth", nth as u64);
+                    prop_assert_eq!(log.append(&record, now).get(), model.last + 1);
+                    model.push(record, now);
+                } else {
+                    log.trim(now);
+                }
+                model.trim(log.first(), now);
+                prop_assert_eq!(log.end().get(), model.last + 1);
+                let bytes = log.bytes_after(0, log.dropped);
+                prop_assert!(bytes <= BYTES, "{} bytes", bytes);
+                if let Some(oldest) = model.entries.front() {
+                    prop_assert_eq!(log.first(), oldest.position);
+                    prop_assert!(model.entries.len() == 1 || now.since(oldest.time) < AGE, "since {:?}", oldest.time);
+                }
+
+                let skip = skip.index(model.entries.len() + 1);
+                let given: Vec<Entry> = log.from(Position::new(log.first().get() + skip as u64), limit).collect();
+                let kept: Vec<Entry> = model.entries.iter().skip(skip).take(limit).cloned().collect();
+                prop_assert_eq!(given, kept);
+            }
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Records of the journal as bytes, in a fifth of the memory: they are written millions of times, and seldom read.
+//! Records of the journal as bytes, in a third of the memory: they are written millions of times, and seldom read.
 
 use crate::entry::{Record, Value};
 use crate::severity::Severity;

@@ -101,3 +101,81 @@ impl WaitingClaims {
 fn key(claim: &Claim) -> (u64, u64) {
     (claim.by.number, claim.request)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::Incarnation;
+    use crate::swarm::SwarmId;
+
+    fn claim(session: u64, request: u64) -> Claim {
+        Claim { by: Incarnation { session: SwarmId::from_static("one"), number: session }, request, max: 1 }
+    }
+
+    /// Nothing is kept of what has ended.
+    fn is_empty(claims: &WaitingClaims) -> bool {
+        claims.latest.is_empty() && claims.leaving.is_empty()
+    }
+
+    #[test]
+    fn a_wait_is_answered_or_withdrawn_whichever_comes_first() {
+        let (mut claims, claim) = (WaitingClaims::default(), claim(1, 1));
+        assert_eq!(claims.begin(&claim, 1, true), Begin::Waits);
+        assert!(claims.answered(&claim, 1));
+        assert!(!claims.withdraw(&claim, 1), "it has its answer");
+
+        assert_eq!(claims.begin(&claim, 2, true), Begin::Waits);
+        assert!(claims.withdraw(&claim, 2));
+        assert!(!claims.answered(&claim, 2), "nobody waits for it");
+        claims.end(&claim, 2);
+        assert!(is_empty(&claims));
+    }
+
+    #[test]
+    fn who_asks_the_same_again_goes_on_with_it() {
+        let (mut claims, claim) = (WaitingClaims::default(), claim(1, 1));
+        assert_eq!(claims.begin(&claim, 1, true), Begin::Waits);
+        assert_eq!(claims.begin(&claim, 2, true), Begin::Waits);
+        assert!(!claims.withdraw(&claim, 1), "the later one still waits");
+        assert!(claims.answered(&claim, 1), "both are told the same");
+        assert!(claims.answered(&claim, 2));
+        assert!(is_empty(&claims));
+    }
+
+    #[test]
+    fn who_is_patient_lets_withdrawals_of_its_session_go_first() {
+        let (mut claims, dropped, next) = (WaitingClaims::default(), claim(1, 1), claim(1, 2));
+        assert_eq!(claims.begin(&dropped, 1, true), Begin::Waits);
+        assert!(claims.withdraw(&dropped, 1));
+        assert_eq!(claims.begin(&next, 2, true), Begin::NotYet);
+        assert_eq!(claims.begin(&claim(2, 1), 3, true), Begin::Waits, "another session");
+        assert_eq!(claims.begin(&next, 2, false), Begin::Waits, "it has waited long enough");
+        claims.end(&dropped, 1);
+        assert_eq!(claims.begin(&claim(1, 3), 4, true), Begin::Waits);
+    }
+
+    #[test]
+    fn what_waits_for_a_session_that_leaves_has_no_other_answer() {
+        let (mut claims, waiting, other) = (WaitingClaims::default(), claim(1, 7), claim(2, 7));
+        assert_eq!(claims.begin(&waiting, 1, true), Begin::Waits);
+        assert_eq!(claims.begin(&other, 2, true), Begin::Waits);
+        assert_eq!(claims.begin_leave(1), [7]);
+        assert!(!claims.answered(&waiting, 1));
+        assert!(claims.answered(&other, 2));
+        assert_eq!(claims.begin(&claim(1, 8), 3, true), Begin::Leaves);
+        claims.end_leave(1);
+        claims.end(&waiting, 1);
+        assert!(is_empty(&claims));
+    }
+
+    #[test]
+    fn a_session_leaves_until_the_last_call_that_lets_it_has_ended() {
+        let mut claims = WaitingClaims::default();
+        claims.begin_leave(1);
+        claims.begin_leave(1);
+        claims.end_leave(1);
+        assert_eq!(claims.begin(&claim(1, 1), 1, true), Begin::Leaves);
+        claims.end_leave(1);
+        assert_eq!(claims.begin(&claim(1, 1), 1, true), Begin::Waits);
+    }
+}

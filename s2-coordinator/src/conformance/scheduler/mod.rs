@@ -3,6 +3,7 @@
 mod kit;
 pub(super) mod submit;
 pub(super) mod claim;
+pub(super) mod waiting;
 pub(super) mod fencing;
 pub(super) mod order;
 pub(super) mod dependencies;

@@ -37,17 +37,19 @@ impl Tasks {
             return Ok(None);
         }
         if let Some(session) = self.sessions.get_mut(number) {
-            let slots = &self.slots;
-            let is_held =
-                |lease: &Lease| slots.get(&lease.task).is_some_and(|slot| slot.hold_of(lease.token, fx.now).is_ok());
-            session.remember(claim.request, granted.iter().map(|grant| grant.lease).collect(), is_held);
+            let (slots, held, now) = (&self.slots, &session.held, fx.now);
+            let is_held = |lease: &Lease| {
+                let slot = slots.get(&lease.task).filter(|_| held.contains(&lease.task));
+                slot.is_some_and(|slot| slot.hold_of(lease.token, now).is_ok())
+            };
+            session.requests.remember(claim.request, granted.iter().map(|grant| grant.lease).collect(), is_held);
         }
         Ok(Some(granted))
     }
 
     /// What a claim that is repeated was granted the first time, as far as it is still held.
     fn repeated(&self, claim: &Claim, now: Timestamp) -> Result<Option<Vec<Grant>>, Error> {
-        let Some(leases) = self.sessions.check(&claim.by)?.granted(claim.request) else { return Ok(None) };
+        let Some(leases) = self.sessions.check(&claim.by)?.requests.granted(claim.request) else { return Ok(None) };
         let held = |lease: &Lease| {
             let slot = self.slots.get(&lease.task)?;
             slot.hold_of(lease.token, now).ok().and_then(|_| slot.grant())

@@ -14,6 +14,7 @@ use crate::name::Subject;
 use crate::outcome::Cause;
 use crate::release::{Way, longest_waiter};
 use crate::severity::Severity;
+use crate::text::Text;
 use crate::time::millis;
 use crate::waits::{WaitGraph, Waiter};
 
@@ -87,7 +88,7 @@ impl Tasks {
             Some(cycle)
         };
         let way = Arc::clone(&fx.release).release(ring);
-        let entry = Record::new("deadlock", "detected", first.to_string()).with("cycle", list(&cycle));
+        let entry = Record::new("deadlock", "detected", Text::of(first)).with("cycle", list(&cycle));
         fx.journal(entry.with_severity(Severity::High));
         let freed = match way {
             Some(Way::Proceed(id)) if ring.iter().any(|waiter| waiter.task == id && waiter.is_releasable()) => {
@@ -104,7 +105,7 @@ impl Tasks {
                 return Some(id);
             }
         };
-        fx.journal(Record::new("deadlock", "resolved", first.to_string()).with("task", freed.get()));
+        fx.journal(Record::new("deadlock", "resolved", Text::of(first)).with("task", freed.get()));
         Some(freed)
     }
 

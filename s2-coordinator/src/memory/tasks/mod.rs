@@ -7,6 +7,7 @@
 mod slot;
 mod queue;
 mod own;
+mod requests;
 mod sessions;
 mod flow;
 mod progress;

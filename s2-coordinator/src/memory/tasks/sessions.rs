@@ -1,22 +1,18 @@
 //! Which sessions there are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::mem;
 
 use foldhash::HashMap;
 
 use crate::capability::Capabilities;
 use crate::dependency::TaskId;
 use crate::error::Error;
-use crate::lease::{Incarnation, Lease};
+use crate::lease::Incarnation;
 use crate::memory::tasks::queue::{KindId, Place};
+use crate::memory::tasks::requests::Requests;
 use crate::swarm::SwarmId;
 use crate::time::Timestamp;
 
-/// How many of the latest requests of a session are remembered.
-const REQUESTS: usize = 64;
-/// Among how many of those before them one is sought of which nothing is held any more, to make room.
-const LOOK_AT: usize = 4;
 /// How many tasks that a session refused are remembered.
 const REFUSED: usize = 1_000;
 
@@ -30,45 +26,11 @@ pub(super) struct Session {
     /// What it may resume.
     pub(super) resumable: BTreeSet<Place>,
     refused: HashMap<TaskId, Timestamp>,
-    /// What was granted to its latest requests, and which of them is replaced next.
-    latest: Vec<(u64, Vec<Lease>)>,
-    oldest: usize,
-    /// The same of those before them of which something was still held then, and where one is sought that makes room.
-    earlier: Vec<(u64, Vec<Lease>)>,
-    next: usize,
+    /// What it was granted.
+    pub(super) requests: Requests,
 }
 
 impl Session {
-    /// What a request was granted before.
-    pub(super) fn granted(&self, request: u64) -> Option<&[Lease]> {
-        let (_, leases) = self.latest.iter().chain(&self.earlier).find(|(other, _)| *other == request)?;
-        Some(leases)
-    }
-
-    /// The latest requests are remembered in turn, and of those before them the ones of which something is still held.
-    pub(super) fn remember(&mut self, request: u64, leases: Vec<Lease>, is_held: impl Fn(&Lease) -> bool) {
-        if self.latest.len() < REQUESTS {
-            return self.latest.push((request, leases));
-        }
-        let old = mem::replace(&mut self.latest[self.oldest], (request, leases));
-        self.oldest = (self.oldest + 1) % REQUESTS;
-        let held = &self.held;
-        let is_held = |leases: &[Lease]| leases.iter().any(|lease| held.contains(&lease.task) && is_held(lease));
-        if !is_held(&old.1) {
-            return;
-        }
-        for _ in 0..LOOK_AT.min(self.earlier.len()) {
-            let count = self.earlier.len();
-            let place = &mut self.earlier[self.next];
-            self.next = (self.next + 1) % count;
-            if !is_held(&place.1) {
-                *place = old;
-                return;
-            }
-        }
-        self.earlier.push(old);
-    }
-
     /// Whether it refused a task and is not offered it again yet.
     pub(super) fn refuses(&self, task: TaskId) -> bool {
         self.refused.contains_key(&task)
@@ -119,10 +81,7 @@ impl Sessions {
             blocked: BTreeSet::new(),
             resumable: BTreeSet::new(),
             refused: HashMap::default(),
-            latest: Vec::new(),
-            oldest: 0,
-            earlier: Vec::new(),
-            next: 0,
+            requests: Requests::default(),
             incarnation,
         };
         self.by_number.insert(session.incarnation.number, session);
@@ -166,58 +125,5 @@ impl Sessions {
         let from = name.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
         let range = self.by_name.range::<SwarmId, _>((from, std::ops::Bound::Unbounded));
         range.filter_map(|(_, number)| self.by_number.get(number))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lease::Token;
-    use crate::random::Random;
-
-    /// A session that has `most` tasks at most, claims one at a time, and ends any of them.
-    fn plays(most: usize, seed: u64) {
-        let (mut sessions, mut random) = (Sessions::default(), Random::from_seed(seed));
-        let incarnation = Incarnation { session: SwarmId::from_static("one"), number: 1 };
-        sessions.insert(incarnation, Capabilities::default(), 1);
-        let session = sessions.get_mut(1).expect("a session");
-        for request in 1..=20_000 {
-            let lease = Lease { task: TaskId::new(request), token: Token::new(request) };
-            if session.held.len() == most {
-                let nth = random.bits() as usize % most;
-                let ended = session.held.iter().nth(nth).copied().expect("a task");
-                session.held.remove(&ended);
-            }
-            session.held.insert(lease.task);
-            session.remember(request, vec![lease], |_| true);
-            let latest = request.saturating_sub(REQUESTS as u64) + 1..=request;
-            for known in latest.chain(session.held.iter().map(|task| task.get())) {
-                assert!(session.granted(known).is_some(), "{known} of {request}");
-            }
-            let count = session.latest.len() + session.earlier.len();
-            assert!(count <= REQUESTS + 2 * most, "{count} after {request}");
-        }
-    }
-
-    #[test]
-    fn no_more_requests_are_remembered_than_the_latest_and_what_is_held() {
-        for (most, seed) in [(1, 1), (5, 2), (70, 3), (200, 4)] {
-            plays(most, seed);
-        }
-    }
-
-    #[test]
-    fn one_that_holds_on_is_one_of_few() {
-        let mut sessions = Sessions::default();
-        let incarnation = Incarnation { session: SwarmId::from_static("one"), number: 1 };
-        sessions.insert(incarnation, Capabilities::default(), 1);
-        let session = sessions.get_mut(1).expect("a session");
-        session.held.insert(TaskId::new(1));
-        for request in 1..=1_000 {
-            let lease = Lease { task: TaskId::new(request), token: Token::new(request) };
-            session.remember(request, vec![lease], |_| true);
-        }
-        assert!(session.granted(1).is_some());
-        assert_eq!(session.latest.len() + session.earlier.len(), REQUESTS + 1);
     }
 }

@@ -10,6 +10,7 @@ use crate::memory::tasks::slot::State;
 use crate::memory::tasks::{Tasks, Timer, named};
 use crate::outcome::{Cause, Run, RunEnd};
 use crate::severity::Severity;
+use crate::text::Text;
 use crate::time::Timestamp;
 
 /// How long a finished task stays at least, so that whoever waits for it is told.
@@ -134,7 +135,7 @@ impl Tasks {
             }
         }
         if forgotten > 0 {
-            fx.journal(Record::new("task", "forgotten", through.to_string()).with("tasks", forgotten));
+            fx.journal(Record::new("task", "forgotten", Text::of(through)).with("tasks", forgotten));
         }
     }
 

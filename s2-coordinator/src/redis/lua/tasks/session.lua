@@ -33,8 +33,8 @@ function find_session(n)
   if packed and not (session and session.packed == packed) then
     session = { n = n, packed = packed, held = {} }
     local held, process, name, place
-    session.kind, session.version, session.blocked, session.resumable, session.refused, session.places, session.cursor, session.look,
-      held, process, name, place = unpack_bytes(SESSION, packed)
+    session.kind, session.version, session.blocked, session.resumable, session.refused, session.places, session.cursor,
+      session.look, held, process, name, place = unpack_bytes(SESSION, packed)
     session.process = sub(packed, place, place + process - 1)
     session.name = sub(packed, place + process, place + process + name - 1)
     place = place + process + name
@@ -68,8 +68,8 @@ function pack_session(session)
     parts[nth] = pack('>I7', id)
   end
   session.packed = pack(SESSION, session.kind, session.version, session.blocked, session.resumable, session.refused,
-    session.places, session.cursor, session.look, #session.held, #session.process, #session.name) .. session.process .. session.name ..
-    table.concat(parts) .. (#session.waits > 0 and cmsgpack.pack(session.waits) or '')
+    session.places, session.cursor, session.look, #session.held, #session.process, #session.name) .. session.process ..
+    session.name .. table.concat(parts) .. (#session.waits > 0 and cmsgpack.pack(session.waits) or '')
   return session.packed
 end
 

@@ -15,8 +15,8 @@ local function verb()
   local kind = enter_kind(ARGV[6])
   session_note('entered', name, '"incarnation":' .. int(n))
   local session = {
-    n = n, kind = kind, version = 0, blocked = 0, resumable = 0, refused = 0, places = 0, cursor = 0, look = 0, held = {}, waits = {},
-    process = CALLER, name = name, known = {}, slots = {},
+    n = n, kind = kind, process = CALLER, name = name, version = 0, blocked = 0, resumable = 0, refused = 0,
+    places = 0, cursor = 0, look = 0, held = {}, waits = {}, known = {}, slots = {},
   }
   seen[n] = session
   sessions_of[P] = sessions_of[P] or {}
