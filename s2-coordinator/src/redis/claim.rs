@@ -18,38 +18,38 @@ use crate::redis::scripts::{TASKS_CLAIM, TASKS_UNCLAIM};
 use crate::redis::store::{Call, PAUSE, RedisStore};
 use crate::redis::task;
 use crate::redis::together::PATIENCE;
-use crate::redis::waiting::{Begin, WaitingClaims};
+use crate::redis::waiting::{Begin, Left, WaitingClaims};
 use crate::time::Timestamp;
 
 /// Under which hand-outs are pushed; the number of the wait says to whom.
 const TICKET: u64 = 1;
 
-/// A claim that waits. Dropped before it has its answer, it is withdrawn, and what was on its way is released.
+/// A call that waits with a claim, perhaps as one of several. If all of them are dropped before they have an answer, the claim
+/// is withdrawn, and what was on its way is released.
 struct Waiting<'a> {
     store: &'a RedisStore,
     claim: &'a Claim,
     number: u64,
     letterbox: Arc<Letterbox>,
-    answered: bool,
 }
 
 impl<'a> Waiting<'a> {
     /// Begins to wait, unless the session leaves. What it withdrew before is known to the fleet first, unless that takes long:
     /// who asks and gives up again and again would else be heard later and later.
     async fn begin(store: &'a RedisStore, claim: &'a Claim) -> Option<Self> {
-        let (number, until) = (store.number(), Instant::now() + PATIENCE);
-        loop {
+        let (fresh, until) = (store.number(), Instant::now() + PATIENCE);
+        let number = loop {
             let mut withdrawn = pin!(store.shared.withdrawn.notified());
             withdrawn.as_mut().enable();
-            let begun = store.claims().begin(claim, number, Instant::now() < until);
+            let begun = store.claims().begin(claim, fresh, Instant::now() < until);
             match begun {
-                Begin::Waits => break,
+                Begin::Waits(number) => break number,
                 Begin::Leaves => return None,
                 Begin::NotYet => drop(timeout_at(until, withdrawn).await),
             }
-        }
+        };
         let letterbox = store.shared.post.open_box(number);
-        Some(Self { store, claim, number, letterbox, answered: false })
+        Some(Self { store, claim, number, letterbox })
     }
 
     /// What was handed out; nothing where it is to be fetched.
@@ -62,20 +62,23 @@ impl<'a> Waiting<'a> {
     }
 
     /// What may be told of an answer: nothing if the session leaves, which hands it back.
-    fn answer(&mut self, granted: Vec<Grant>) -> Vec<Grant> {
-        self.answered = self.store.claims().answered(self.claim, self.number);
-        if self.answered { granted } else { Vec::new() }
+    fn answer(&self, granted: Vec<Grant>) -> Vec<Grant> {
+        if self.store.claims().answered(self.claim, self.number) { granted } else { Vec::new() }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.store.shared.post.close_box(self.number);
-        if self.answered || !self.store.claims().withdraw(self.claim, self.number) {
-            return;
+        let left = self.store.claims().end(self.claim, self.number);
+        if left == Left::Others {
+            // They may have this one's answer, and what this one was told.
+            return self.letterbox.put((TICKET, None));
         }
-        let withdrawal = Withdrawal { store: self.store.clone(), claim: self.claim.clone(), number: self.number };
-        self.store.spawn(async move { withdrawal.tell().await });
+        self.store.shared.post.close_box(self.number);
+        if left == Left::Withdrawn {
+            let withdrawal = Withdrawal { store: self.store.clone(), claim: self.claim.clone(), number: self.number };
+            self.store.spawn(async move { withdrawal.tell().await });
+        }
     }
 }
 
@@ -89,7 +92,8 @@ struct Withdrawal {
 impl Withdrawal {
     async fn tell(self) {
         // Unless somebody has gone on with it.
-        if self.store.claims().withdraw(&self.claim, self.number) {
+        let is_withdrawn = self.store.claims().is_withdrawn(&self.claim, self.number);
+        if is_withdrawn {
             self.store.withdraw(&self.claim).await;
         }
     }
@@ -97,7 +101,7 @@ impl Withdrawal {
 
 impl Drop for Withdrawal {
     fn drop(&mut self) {
-        self.store.claims().end(&self.claim, self.number);
+        self.store.claims().forget(&self.claim, self.number);
         self.store.shared.withdrawn.notify_waiters();
     }
 }
@@ -153,7 +157,7 @@ impl RedisStore {
 
     /// Waits until there is something to do.
     pub(super) async fn claim(&self, claim: &Claim) -> Result<Vec<Grant>, Error> {
-        let Some(mut waiting) = Waiting::begin(self, claim).await else { return Ok(Vec::new()) };
+        let Some(waiting) = Waiting::begin(self, claim).await else { return Ok(Vec::new()) };
         match self.wait_to_claim(&waiting).await {
             Ok(granted) => Ok(waiting.answer(granted)),
             // It has left.

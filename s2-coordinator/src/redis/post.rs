@@ -19,7 +19,8 @@ pub(super) struct Letterbox {
 }
 
 impl Letterbox {
-    fn put(&self, told: Told) {
+    /// Tells whoever waits at this letterbox.
+    pub(super) fn put(&self, told: Told) {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).push_back(told);
         self.notify.notify_one();
     }
@@ -77,10 +78,10 @@ impl Default for Post {
 }
 
 impl Post {
+    /// The letterbox of a consumer, as long as nobody closes it.
     pub(super) fn open_box(&self, consumer: u64) -> Arc<Letterbox> {
-        let letterbox = Arc::new(Letterbox::default());
-        self.boxes.lock().unwrap_or_else(PoisonError::into_inner).insert(consumer, Arc::clone(&letterbox));
-        letterbox
+        let mut boxes = self.boxes.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(boxes.entry(consumer).or_default())
     }
 
     pub(super) fn close_box(&self, consumer: u64) {

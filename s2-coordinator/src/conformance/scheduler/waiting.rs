@@ -15,6 +15,7 @@ use crate::task::TaskState;
 cases! {
     who_finds_nothing_waits_and_is_woken: [Scheduler];
     each_task_wakes_one_who_waits: [Scheduler];
+    calls_that_wait_for_the_same_are_answered_alike: [Scheduler];
     a_claim_that_is_dropped_has_claimed_nothing: [Scheduler];
     a_woken_claim_that_is_dropped_makes_way: [Scheduler];
     a_waiting_claim_is_woken_when_time_comes: [Scheduler];
@@ -56,6 +57,30 @@ async fn each_task_wakes_one_who_waits(given: Given) -> Outcome {
     claimed.sort_unstable();
     submitted.sort_unstable();
     assert_eq!(claimed, submitted);
+    Ok(())
+}
+
+async fn calls_that_wait_for_the_same_are_answered_alike(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let session = world.session("one").await?;
+    for gone in 0..3 {
+        let claim = session.request(1);
+        let mut calls = Vec::new();
+        for _ in 0..3 {
+            let (scheduler, claim) = (Arc::clone(&world.scheduler), claim.clone());
+            calls.push(tokio::spawn(async move { scheduler.claim(&claim).await }));
+            pause_shortly().await;
+        }
+        pause().await;
+        calls.remove(gone).abort();
+        pause().await;
+        let id = world.submit(task()).await?;
+        for call in calls {
+            let granted = within("the claim", call).await.expect("no panic")?;
+            assert_eq!(granted.iter().map(|grant| grant.task.id).collect::<Vec<_>>(), [id], "without call {gone}");
+        }
+        assert_eq!(world.state(id).await?, TaskState::Claimed);
+    }
     Ok(())
 }
 
