@@ -46,7 +46,7 @@ pub struct Incarnation {
 ///
 /// Repeated under the same number, it answers with the leases that the first one was granted, as far as they are still
 /// held; so a reply that was lost costs nothing. The latest 64 requests of a session are remembered, and all of which something
-/// is still held.
+/// is still held. A request is repeated by the process that made it; while it waits, by waiting with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// Who asks.

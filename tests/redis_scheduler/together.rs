@@ -259,6 +259,31 @@ async fn who_asks_and_gives_up_again_and_again_is_heard_no_later() {
     assert!(steps <= 10, "{steps} steps");
 }
 
+/// Nor is it granted something behind its back.
+#[tokio::test]
+async fn who_asks_the_same_again_and_again_while_the_server_is_away_is_heard() {
+    for seconds in 1..=3 {
+        let server = RedisServer::start();
+        let world = World::at(&server.url(), server, 0, 0).await;
+        let (scheduler, claim) = (world.scheduler.clone(), world.claim(0, 1));
+        world.server.kill();
+        let asking = tokio::spawn(async move {
+            loop {
+                if let Ok(granted) = tokio::time::timeout(Duration::from_millis(1_300), scheduler.claim(&claim)).await {
+                    return granted;
+                }
+            }
+        });
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        world.server.restart();
+        let id = world.scheduler.submit_one(&task()).await.expect("submitted").id;
+        let granted = answers(vec![asking]).await.remove(0).expect("granted");
+        assert_eq!(granted.iter().map(|grant| grant.task.id).collect::<Vec<_>>(), [id]);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(world.ready().await, 0, "it is held still");
+    }
+}
+
 /// Ends what waits on a handle while the server is away: what the server knows of, and what it is still to hear of.
 async fn waits_end_while_the_server_is(away: fn(&RedisServer)) {
     let world = World::new(1, 0).await;

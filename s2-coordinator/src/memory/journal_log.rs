@@ -136,27 +136,36 @@ mod tests {
     const BYTES: u64 = 10_000;
     const AGE: Duration = Duration::from_secs(100);
 
-    /// The same, unpacked. It is told how many entries have gone, which depends on their bytes.
+    /// How many bytes the word of a trimming takes, which comes on top.
+    const WORD: u64 = 100;
+
+    /// The same, unpacked. It is told how many entries have gone.
     #[derive(Default)]
     struct Model {
         entries: VecDeque<Entry>,
+        bytes: VecDeque<u64>,
         last: u64,
     }
 
     impl Model {
         fn push(&mut self, record: Record, now: Timestamp) {
+            let mut packed = Vec::new();
+            pack(&record, &mut packed);
+            self.bytes.push_back((packed.len() + size_of::<Stamp>()) as u64);
             self.last += 1;
             self.entries.push_back(Entry::new(record, Position::new(self.last), now));
         }
 
-        /// Everything before `first` has gone, and an entry says so.
+        /// Everything before `first` has gone, which was no more than had to, and an entry says so.
         fn trim(&mut self, first: Position, now: Timestamp) {
-            let before = self.entries.len();
-            self.entries.retain(|entry| entry.position >= first);
-            let gone = (before - self.entries.len()) as u64;
-            if gone > 0 {
+            let gone = self.entries.iter().take_while(|entry| entry.position < first).count();
+            let dropped: Vec<(Entry, u64)> = self.entries.drain(..gone).zip(self.bytes.drain(..gone)).collect();
+            if let Some((last, bytes)) = dropped.last() {
+                let is_too_old = now.since(last.time) >= AGE - AGE / 8;
+                let was_too_much = self.bytes.iter().sum::<u64>() + bytes > BYTES - BYTES / 8;
+                assert!(is_too_old || was_too_much, "{last:?} at {now:?}");
                 let trim = Record::new("journal", "trim", "s2.journal").with("through", first.get() - 1);
-                self.push(trim.with("entries", gone), now);
+                self.push(trim.with("entries", gone as u64), now);
             }
         }
     }
@@ -189,7 +198,8 @@ mod tests {
                 model.trim(log.first(), now);
                 prop_assert_eq!(log.end().get(), model.last + 1);
                 let bytes = log.bytes_after(0, log.dropped);
-                prop_assert!(bytes <= BYTES, "{} bytes", bytes);
+                prop_assert_eq!(bytes, model.bytes.iter().sum::<u64>());
+                prop_assert!(bytes <= BYTES + WORD, "{} bytes", bytes);
                 if let Some(oldest) = model.entries.front() {
                     prop_assert_eq!(log.first(), oldest.position);
                     prop_assert!(model.entries.len() == 1 || now.since(oldest.time) < AGE, "since {:?}", oldest.time);

@@ -6,7 +6,7 @@
 use std::pin::pin;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout};
 
 use crate::error::Error;
 use crate::lease::{Claim, Grant};
@@ -37,17 +37,13 @@ impl<'a> Waiting<'a> {
     /// Begins to wait, unless the session leaves. What it withdrew before is known to the fleet first, unless that takes long:
     /// who asks and gives up again and again would else be heard later and later.
     async fn begin(store: &'a RedisStore, claim: &'a Claim) -> Option<Self> {
-        let (fresh, until) = (store.number(), Instant::now() + PATIENCE);
-        let number = loop {
-            let mut withdrawn = pin!(store.shared.withdrawn.notified());
-            withdrawn.as_mut().enable();
-            let begun = store.claims().begin(claim, fresh, Instant::now() < until);
-            match begun {
-                Begin::Waits(number) => break number,
-                Begin::Leaves => return None,
-                Begin::NotYet => drop(timeout_at(until, withdrawn).await),
-            }
-        };
+        let fresh = store.number();
+        let begin = |claims: &mut WaitingClaims, is_patient| claims.begin(claim, fresh, is_patient);
+        let begun = store.until_heard(|claims| Some(begin(claims, true)).filter(|begun| *begun != Begin::NotYet));
+        let begun = timeout(PATIENCE, begun).await.unwrap_or_else(|_| begin(&mut store.claims(), false));
+        let Begin::Waits(number) = begun else { return None };
+        // If it goes on with one that was withdrawn, that is no longer to be told.
+        store.shared.withdrawn.notify_waiters();
         let letterbox = store.shared.post.open_box(number);
         Some(Self { store, claim, number, letterbox })
     }
@@ -90,11 +86,12 @@ struct Withdrawal {
 }
 
 impl Withdrawal {
+    /// Tells the fleet, unless somebody goes on with it.
     async fn tell(self) {
-        // Unless somebody has gone on with it.
-        let is_withdrawn = self.store.claims().is_withdrawn(&self.claim, self.number);
-        if is_withdrawn {
-            self.store.withdraw(&self.claim).await;
+        tokio::select! {
+            biased;
+            () = self.store.until_heard(|claims| (!claims.is_withdrawn(&self.claim, self.number)).then_some(())) => {}
+            () = self.store.withdraw(&self.claim) => {}
         }
     }
 }
@@ -173,7 +170,7 @@ impl RedisStore {
             keeper::ensure(&self.shared)?;
             lost.borrow_and_update();
             match self.claim_once(waiting.claim, waiting.number).await {
-                Ok(None) => {}
+                Ok(None) => self.claims().unanswered(waiting.claim, waiting.number),
                 Ok(Some(granted)) => return Ok(granted),
                 // A wait has time: the server will be back.
                 Err(Error::Backend { retryable: true, .. }) => {
@@ -189,6 +186,24 @@ impl RedisStore {
                 },
                 _ = lost.changed() => {}
             }
+        }
+    }
+
+    /// Until it is known to the fleet that nobody waits any more for this request, unless that takes long.
+    pub(super) async fn until_withdrawn(&self, claim: &Claim) {
+        drop(timeout(PATIENCE, self.until_heard(|claims| (!claims.is_ending(claim)).then_some(()))).await);
+    }
+
+    /// Asks something of the claims that wait here whenever the fleet has heard of a withdrawal, until there is an answer.
+    async fn until_heard<T>(&self, mut ask: impl FnMut(&mut WaitingClaims) -> Option<T>) -> T {
+        loop {
+            let mut withdrawn = pin!(self.shared.withdrawn.notified());
+            withdrawn.as_mut().enable();
+            let answer = ask(&mut self.claims());
+            if let Some(answer) = answer {
+                return answer;
+            }
+            withdrawn.await;
         }
     }
 

@@ -22,6 +22,8 @@ impl Letterbox {
     /// Tells whoever waits at this letterbox.
     pub(super) fn put(&self, told: Told) {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).push_back(told);
+        // Who comes too late for the first is told by the second; who was told first may never look.
+        self.notify.notify_waiters();
         self.notify.notify_one();
     }
 

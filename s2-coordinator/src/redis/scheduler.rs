@@ -290,7 +290,11 @@ fn why(said: &Reply, lease_of: TaskId) -> Option<Why> {
 impl Leases for RedisScheduler {
     #[instrument(level = "trace", skip_all, err(level = "debug"), fields(endings = endings.len()))]
     async fn end(&self, endings: Vec<(Lease, Ending)>, next: Option<&Claim>) -> Result<EndedAll, Error> {
-        self.store.end(&endings, next.filter(|_| !self.is_closed())).await
+        let next = next.filter(|_| !self.is_closed());
+        if let Some(claim) = next {
+            self.store.until_withdrawn(claim).await;
+        }
+        self.store.end(&endings, next).await
     }
 
     #[instrument(level = "trace", skip_all, err(level = "debug"), fields(leases = leases.len()))]
@@ -396,6 +400,7 @@ impl Scheduler for RedisScheduler {
     #[instrument(level = "trace", skip_all, err(level = "debug"), fields(session = %claim.by.session))]
     async fn take(&self, claim: &Claim) -> Result<Vec<Grant>, Error> {
         self.check_open()?;
+        self.store.until_withdrawn(claim).await;
         self.store.claim_once(claim, 0).await.map(Option::unwrap_or_default)
     }
 

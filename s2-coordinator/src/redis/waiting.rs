@@ -86,6 +86,13 @@ impl WaitingClaims {
         wait.map(|wait| wait.answered = true).is_some()
     }
 
+    /// A call has none, whatever another one had.
+    pub(super) fn unanswered(&mut self, claim: &Claim, number: u64) {
+        if let Some(wait) = self.wait(claim, number) {
+            wait.answered = false;
+        }
+    }
+
     /// A call ends, with or without an answer.
     pub(super) fn end(&mut self, claim: &Claim, number: u64) -> Left {
         let Some(wait) = self.wait(claim, number) else { return Left::Nothing };
@@ -102,6 +109,11 @@ impl WaitingClaims {
     /// Whether a wait is withdrawn still, and nobody has asked for the same since.
     pub(super) fn is_withdrawn(&mut self, claim: &Claim, number: u64) -> bool {
         self.wait(claim, number).is_some()
+    }
+
+    /// Whether the fleet is still to hear that nobody waits any more for this.
+    pub(super) fn is_ending(&self, claim: &Claim) -> bool {
+        self.waits.get(&key(claim)).is_some_and(|wait| wait.calls == 0)
     }
 
     /// The withdrawn wait is known to the fleet, or past its help.
@@ -176,6 +188,16 @@ mod tests {
         assert!(claims.answered(&claim, 1));
         assert_eq!(claims.end(&claim, 1), Left::Others, "the other is to have the same");
         assert_eq!(claims.end(&claim, 1), Left::Nothing, "and is not withdrawn when it gives up");
+
+        for fresh in 2..=3 {
+            assert_eq!(claims.begin(&claim, fresh, true), Begin::Waits(2));
+        }
+        assert!(claims.answered(&claim, 2));
+        assert_eq!(claims.end(&claim, 2), Left::Others);
+        claims.unanswered(&claim, 2);
+        assert_eq!(claims.end(&claim, 2), Left::Withdrawn, "it had to wait anew");
+        assert!(claims.is_ending(&claim));
+        claims.forget(&claim, 2);
         assert!(is_empty(&claims));
     }
 

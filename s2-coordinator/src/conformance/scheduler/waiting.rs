@@ -17,6 +17,7 @@ cases! {
     each_task_wakes_one_who_waits: [Scheduler];
     calls_that_wait_for_the_same_are_answered_alike: [Scheduler];
     a_claim_that_is_dropped_has_claimed_nothing: [Scheduler];
+    who_gives_up_and_asks_again_keeps_what_it_gets: [Scheduler];
     a_woken_claim_that_is_dropped_makes_way: [Scheduler];
     a_waiting_claim_is_woken_when_time_comes: [Scheduler];
     a_waiting_claim_is_woken_when_a_lease_ends: [Scheduler];
@@ -94,6 +95,31 @@ async fn a_claim_that_is_dropped_has_claimed_nothing(given: Given) -> Outcome {
     let id = world.submit(task()).await?;
     let granted = world.grant(&session).await?;
     assert_eq!((granted.task.id, granted.attempt), (id, 1));
+    Ok(())
+}
+
+async fn who_gives_up_and_asks_again_keeps_what_it_gets(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let session = world.session("one").await?;
+    let mut kept = Vec::new();
+    for round in 0..60 {
+        let claim = session.request(1);
+        let mut waiting = Box::pin(world.scheduler.claim(&claim));
+        let waits = tokio::time::timeout(Duration::from_millis(round % 3), &mut waiting).await;
+        assert!(waits.is_err(), "there is nothing");
+        let id = world.submit(task()).await?;
+        drop(waiting);
+        let granted = world.scheduler.take(&claim).await?;
+        match granted.first() {
+            Some(grant) => kept.push(grant.lease),
+            // It is on its way back.
+            None => assert_eq!(within("the claim", world.scheduler.claim(&session.request(1))).await?[0].task.id, id),
+        }
+    }
+    pause().await;
+    for lease in kept {
+        world.complete(lease).await?;
+    }
     Ok(())
 }
 
