@@ -189,9 +189,9 @@ impl RedisStore {
         }
     }
 
-    /// Until it is known to the fleet that nobody waits any more for this request, unless that takes long.
-    pub(super) async fn until_withdrawn(&self, claim: &Claim) {
-        drop(timeout(PATIENCE, self.until_heard(|claims| (!claims.is_ending(claim)).then_some(()))).await);
+    /// Until the fleet knows what a session has withdrawn, unless that takes long: what it was on its way to is there again.
+    pub(super) async fn until_withdrawn(&self, session: u64) {
+        drop(timeout(PATIENCE, self.until_heard(|claims| (!claims.withdraws(session)).then_some(()))).await);
     }
 
     /// Asks something of the claims that wait here whenever the fleet has heard of a withdrawal, until there is an answer.

@@ -292,7 +292,7 @@ impl Leases for RedisScheduler {
     async fn end(&self, endings: Vec<(Lease, Ending)>, next: Option<&Claim>) -> Result<EndedAll, Error> {
         let next = next.filter(|_| !self.is_closed());
         if let Some(claim) = next {
-            self.store.until_withdrawn(claim).await;
+            self.store.until_withdrawn(claim.by.number).await;
         }
         self.store.end(&endings, next).await
     }
@@ -400,7 +400,7 @@ impl Scheduler for RedisScheduler {
     #[instrument(level = "trace", skip_all, err(level = "debug"), fields(session = %claim.by.session))]
     async fn take(&self, claim: &Claim) -> Result<Vec<Grant>, Error> {
         self.check_open()?;
-        self.store.until_withdrawn(claim).await;
+        self.store.until_withdrawn(claim.by.number).await;
         self.store.claim_once(claim, 0).await.map(Option::unwrap_or_default)
     }
 

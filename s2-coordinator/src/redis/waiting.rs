@@ -55,7 +55,7 @@ impl WaitingClaims {
         if self.leaving.contains_key(&session) {
             return Begin::Leaves;
         }
-        if is_patient && self.of(session).any(|(_, wait)| wait.calls == 0) {
+        if is_patient && self.withdraws(session) {
             return Begin::NotYet;
         }
         match self.waits.get_mut(&key(claim)) {
@@ -111,9 +111,9 @@ impl WaitingClaims {
         self.wait(claim, number).is_some()
     }
 
-    /// Whether the fleet is still to hear that nobody waits any more for this.
-    pub(super) fn is_ending(&self, claim: &Claim) -> bool {
-        self.waits.get(&key(claim)).is_some_and(|wait| wait.calls == 0)
+    /// Whether the fleet is still to hear of something that this session has withdrawn.
+    pub(super) fn withdraws(&mut self, session: u64) -> bool {
+        self.of(session).any(|(_, wait)| wait.calls == 0)
     }
 
     /// The withdrawn wait is known to the fleet, or past its help.
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(claims.end(&claim, 2), Left::Others);
         claims.unanswered(&claim, 2);
         assert_eq!(claims.end(&claim, 2), Left::Withdrawn, "it had to wait anew");
-        assert!(claims.is_ending(&claim));
+        assert!(claims.withdraws(1));
         claims.forget(&claim, 2);
         assert!(is_empty(&claims));
     }
