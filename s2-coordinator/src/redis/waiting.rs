@@ -108,7 +108,7 @@ impl WaitingClaims {
 
     /// Whether a wait is withdrawn still, and nobody has asked for the same since.
     pub(super) fn is_withdrawn(&mut self, claim: &Claim, number: u64) -> bool {
-        self.wait(claim, number).is_some()
+        self.wait(claim, number).is_some_and(|wait| wait.calls == 0)
     }
 
     /// Whether the fleet is still to hear of something that this session has withdrawn.

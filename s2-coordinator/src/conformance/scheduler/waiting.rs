@@ -18,6 +18,7 @@ cases! {
     calls_that_wait_for_the_same_are_answered_alike: [Scheduler];
     a_claim_that_is_dropped_has_claimed_nothing: [Scheduler];
     who_gives_up_and_asks_again_keeps_what_it_gets: [Scheduler];
+    who_gives_up_finds_what_was_on_its_way: [Scheduler];
     a_woken_claim_that_is_dropped_makes_way: [Scheduler];
     a_waiting_claim_is_woken_when_time_comes: [Scheduler];
     a_waiting_claim_is_woken_when_a_lease_ends: [Scheduler];
@@ -119,6 +120,24 @@ async fn who_gives_up_and_asks_again_keeps_what_it_gets(given: Given) -> Outcome
     pause().await;
     for lease in kept {
         world.complete(lease).await?;
+    }
+    Ok(())
+}
+
+async fn who_gives_up_finds_what_was_on_its_way(given: Given) -> Outcome {
+    let world = World::new(&given).await;
+    let session = world.session("one").await?;
+    for fused in [false, true] {
+        let mut waiting = Box::pin(session.claim());
+        assert!(tokio::time::timeout(Duration::from_millis(20), &mut waiting).await.is_err(), "there is nothing");
+        let id = world.submit(task()).await?;
+        drop(waiting);
+        let granted = if fused {
+            world.scheduler.end(Vec::new(), Some(&session.request(1))).await?.granted
+        } else {
+            world.take(&session, 1).await?
+        };
+        assert_eq!(granted.iter().map(|grant| (grant.task.id, grant.attempt)).collect::<Vec<_>>(), [(id, 1)]);
     }
     Ok(())
 }
