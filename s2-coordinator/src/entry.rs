@@ -97,7 +97,7 @@ impl Params {
     pub fn push(&mut self, name: impl Into<Text>, value: impl Into<Value>) {
         if self.0.is_empty() {
             // Most entries have two or three, and blocks of one size are allocated fastest.
-            self.0.reserve_exact(3);
+            self.0 = Vec::with_capacity(3);
         }
         self.0.push((name.into(), value.into()));
     }

@@ -40,6 +40,11 @@ impl Text {
         Self(value.to_smolstr())
     }
 
+    /// A number in decimal.
+    pub(crate) fn number(number: u64) -> Self {
+        Self::new(itoa::Buffer::new().format(number))
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

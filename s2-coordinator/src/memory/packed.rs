@@ -15,7 +15,9 @@ const LIST: u8 = 4;
 pub(super) fn pack(record: &Record, out: &mut Vec<u8>) {
     out.push(record.severity as u8);
     out.push(u8::from(record.trace.is_some()));
-    out.extend(record.trace.into_iter().flat_map(TraceToken::to_bytes));
+    if let Some(trace) = record.trace {
+        out.extend(trace.to_bytes());
+    }
     for text in [&record.component, &record.operation, &record.subject] {
         put_text(text, out);
     }

@@ -44,6 +44,9 @@ impl WaitList {
 
     /// Removes all waiters whose consumer qualifies.
     pub(super) fn all(&mut self, qualifies: impl Fn(u64) -> bool) -> Vec<Waker> {
+        if self.waiting.is_empty() {
+            return Vec::new();
+        }
         let woken = self.waiting.extract_if(.., |_, (consumer, _)| qualifies(*consumer));
         woken.map(|(_, (_, waker))| waker).collect()
     }

@@ -20,14 +20,15 @@ impl Tasks {
     pub(in crate::memory) fn take(&mut self, claim: &Claim, fx: &mut Effects) -> Result<Option<Vec<Grant>>, Error> {
         let (limits, number) = (&fx.config.limits, claim.by.number);
         limits.check_claim(claim.max)?;
-        let repeated = self.repeated(claim, fx.now)?;
-        if repeated.is_some() {
-            return Ok(repeated);
+        let session = self.sessions.check(&claim.by)?;
+        if let Some(leases) = session.requests.granted(claim.request) {
+            return Ok(Some(self.still_held(leases, fx.now)));
         }
-        let has = self.sessions.check(&claim.by)?.held.len();
+        let has = session.held.len();
         check("leases", || format!("session {}", claim.by.session), has + 1, limits.leases)?;
         let room = claim.max.min(limits.leases - has);
-        let mut granted = Vec::new();
+        // Most claims are for one.
+        let mut granted = Vec::with_capacity(1);
         while granted.len() < room
             && let Some(id) = self.next_for(number, fx)
         {
@@ -47,14 +48,13 @@ impl Tasks {
         Ok(Some(granted))
     }
 
-    /// What a claim that is repeated was granted the first time, as far as it is still held.
-    fn repeated(&self, claim: &Claim, now: Timestamp) -> Result<Option<Vec<Grant>>, Error> {
-        let Some(leases) = self.sessions.check(&claim.by)?.requests.granted(claim.request) else { return Ok(None) };
+    /// What was granted once, as far as it is still held.
+    fn still_held(&self, leases: &[Lease], now: Timestamp) -> Vec<Grant> {
         let held = |lease: &Lease| {
             let slot = self.slots.get(&lease.task)?;
             slot.hold_of(lease.token, now).ok().and_then(|_| slot.grant())
         };
-        Ok(Some(leases.iter().filter_map(held).collect()))
+        leases.iter().filter_map(held).collect()
     }
 
     /// What a session does next: what it may resume and what is in its own queue, then what is in any queue, and if it has

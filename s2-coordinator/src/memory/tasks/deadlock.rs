@@ -88,7 +88,7 @@ impl Tasks {
             Some(cycle)
         };
         let way = Arc::clone(&fx.release).release(ring);
-        let entry = Record::new("deadlock", "detected", Text::of(first)).with("cycle", list(&cycle));
+        let entry = Record::new("deadlock", "detected", Text::number(first.get())).with("cycle", list(&cycle));
         fx.journal(entry.with_severity(Severity::High));
         let freed = match way {
             Some(Way::Proceed(id)) if ring.iter().any(|waiter| waiter.task == id && waiter.is_releasable()) => {
@@ -105,7 +105,7 @@ impl Tasks {
                 return Some(id);
             }
         };
-        fx.journal(Record::new("deadlock", "resolved", Text::of(first)).with("task", freed.get()));
+        fx.journal(Record::new("deadlock", "resolved", Text::number(first.get())).with("task", freed.get()));
         Some(freed)
     }
 

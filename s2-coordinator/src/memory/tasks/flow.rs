@@ -79,10 +79,6 @@ impl Tasks {
             }
             self.units -= 1;
         }
-        if self.chores.is_empty() && !self.finished.is_empty() {
-            // What is finished may be forgotten from now on.
-            fx.arm(self.next_due(fx));
-        }
     }
 
     /// Gives a task the smallest key of what waits for it, or its own back.

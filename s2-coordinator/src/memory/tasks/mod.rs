@@ -277,6 +277,10 @@ impl Tasks {
             self.check_suspects(fx);
             self.work(fx);
         }
+        if self.chores.is_empty() && !self.finished.is_empty() {
+            // What is finished may be forgotten from now on.
+            fx.arm(self.next_due(fx));
+        }
         self.watch_progress(fx);
         let sessions = &self.sessions;
         let refuses_all = |number: u64, class: &queue::Class| {
@@ -313,7 +317,7 @@ impl Tasks {
     /// An entry about a task.
     fn record(&self, operation: &'static str, id: TaskId) -> Record {
         let trace = self.slots.get(&id).and_then(|slot| slot.task.trace);
-        Record::new("task", operation, Text::of(id)).with_trace(trace)
+        Record::new("task", operation, Text::number(id.get())).with_trace(trace)
     }
 
     /// Wakes everybody who waits for anything.

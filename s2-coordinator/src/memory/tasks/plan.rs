@@ -59,6 +59,9 @@ impl Tasks {
         ends: bool,
         limits: &Limits,
     ) -> Result<Vec<Planned>, Error> {
+        if tasks.is_empty() {
+            return Ok(Vec::new());
+        }
         limits.check_tasks(tasks)?;
         let mut firsts: HashMap<&IdempotencyKey, usize> = HashMap::default();
         let mut planned = Vec::with_capacity(tasks.len());

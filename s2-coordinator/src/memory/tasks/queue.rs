@@ -73,6 +73,17 @@ impl Kind {
             self.heads.insert((place, class));
         }
     }
+
+    /// The class that comes first has its first task elsewhere, or none.
+    fn move_first(&mut self, bound: Option<Place>) {
+        let Some((_, class)) = self.heads.pop_first() else { return };
+        if let Some(place) = bound {
+            self.bounds.insert(class, place);
+            self.heads.insert((place, class));
+        } else {
+            self.bounds.remove(&class);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -222,7 +233,7 @@ impl Queues {
             if first == Some(bound) {
                 break bound;
             }
-            state.set(id, first);
+            state.move_first(first);
         };
         let Some(skip) = skip else { return Some(first) };
         let ready = state.heads.iter().filter_map(|(_, id)| classes.get(id));

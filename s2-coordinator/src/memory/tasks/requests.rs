@@ -18,6 +18,8 @@ pub(super) struct Requests {
     /// Those of which something was held when they were no longer among the latest, and where one is sought that makes room.
     earlier: Vec<Granted>,
     next: usize,
+    /// The highest of them all. Most requests are higher, and need not be sought.
+    highest: u64,
 }
 
 #[derive(Debug)]
@@ -29,12 +31,16 @@ struct Granted {
 impl Requests {
     /// What a request was granted.
     pub(super) fn granted(&self, request: u64) -> Option<&[Lease]> {
+        if request > self.highest {
+            return None;
+        }
         let known = self.latest.iter().chain(&self.earlier).find(|granted| granted.request == request)?;
         Some(&known.leases)
     }
 
     /// Remembers what a request was granted. One that is too old for the latest stays as long as something of it is held.
     pub(super) fn remember(&mut self, request: u64, leases: Vec<Lease>, is_held: impl Fn(&Lease) -> bool) {
+        self.highest = self.highest.max(request);
         let granted = Granted { request, leases };
         if self.latest.len() < LATEST {
             self.latest.push(granted);
@@ -110,6 +116,17 @@ mod tests {
         for (most, seed) in [(1, 1), (5, 2), (70, 3), (200, 4)] {
             plays(most, seed);
         }
+    }
+
+    #[test]
+    fn requests_come_in_any_order() {
+        let mut world = World::default();
+        for request in [7, 3, 9, 1] {
+            assert_eq!(world.requests.granted(request), None, "{request} is new");
+            world.claim(request);
+        }
+        assert!([1, 3, 7, 9].iter().all(|known| world.requests.granted(*known).is_some()));
+        assert!([0, 2, 8, 10].iter().all(|other| world.requests.granted(*other).is_none()));
     }
 
     #[test]

@@ -108,11 +108,11 @@ impl Sessions {
 
     /// The session, if it is still there and nobody has taken its place.
     pub(super) fn check(&self, incarnation: &Incarnation) -> Result<&Session, Error> {
-        let current = self.named(&incarnation.session);
-        current.filter(|session| session.incarnation.number == incarnation.number).ok_or_else(|| Error::StaleSession {
+        let session = self.get(incarnation.number).filter(|session| session.incarnation == *incarnation);
+        session.ok_or_else(|| Error::StaleSession {
             session: incarnation.session.clone(),
             held: incarnation.number,
-            current: current.map(|session| session.incarnation.number),
+            current: self.named(&incarnation.session).map(|session| session.incarnation.number),
         })
     }
 

@@ -71,7 +71,7 @@ impl Tasks {
         task.requires = requires;
         let key = OrderKey::new(task.start, task.priority, config.priority_step);
         // It is not among the others yet.
-        let entry = Record::new("task", "submitted", Text::of(id))
+        let entry = Record::new("task", "submitted", Text::number(id.get()))
             .with("kind", task.kind.to_text())
             .with("priority", task.priority.as_str())
             .with("source", task.source.to_text())

@@ -135,7 +135,7 @@ impl Tasks {
             }
         }
         if forgotten > 0 {
-            fx.journal(Record::new("task", "forgotten", Text::of(through)).with("tasks", forgotten));
+            fx.journal(Record::new("task", "forgotten", Text::number(through)).with("tasks", forgotten));
         }
     }
 
