@@ -86,8 +86,12 @@ async fn work<S: Scheduler + Clone>(scheduler: S, nth: usize, tick: Duration, do
         loop {
             let held = match session.claim().await {
                 Ok(Some(held)) => held,
-                // Another one of its name has taken its place, and may have left again.
-                Ok(None) | Err(Error::StaleSession { .. }) => break,
+                // Another one of its name has taken its place, and may have left again. If both came back at once, they would do
+                // little else than that.
+                Ok(None) | Err(Error::StaleSession { .. }) => {
+                    tokio::time::sleep(tick).await;
+                    break;
+                }
                 Err(error) => panic!("{error}"),
             };
             let (id, chance) = (held.task.id, random.bits() % 40);
