@@ -34,6 +34,7 @@ mod tail;
 mod bus;
 // Tasks.
 mod task;
+mod look;
 mod deadlock;
 mod refusal;
 mod ending;
