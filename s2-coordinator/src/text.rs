@@ -8,7 +8,7 @@ use std::fmt;
 use std::ops::Deref;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use smol_str::{SmolStr, ToSmolStr};
+use smol_str::SmolStr;
 
 /// An immutable string whose clone costs nothing worth counting.
 ///
@@ -32,12 +32,6 @@ impl Text {
     #[must_use]
     pub const fn from_static(text: &'static str) -> Self {
         Self(SmolStr::new_static(text))
-    }
-
-    /// What `value` displays.
-    #[must_use]
-    pub fn of(value: impl fmt::Display) -> Self {
-        Self(value.to_smolstr())
     }
 
     /// A number in decimal.
