@@ -172,6 +172,7 @@ mod tests {
         assert_eq!(claims.end(&claim, 1), Left::Nothing, "it has its answer");
 
         assert_eq!(claims.begin(&claim, 2, true), Begin::Waits(2));
+        assert!(!claims.is_withdrawn(&claim, 2), "somebody waits");
         assert_eq!(claims.end(&claim, 2), Left::Withdrawn);
         assert!(claims.is_withdrawn(&claim, 2));
         claims.forget(&claim, 2);

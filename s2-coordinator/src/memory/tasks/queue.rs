@@ -59,24 +59,24 @@ pub(super) struct Kind {
 
 impl Kind {
     fn set(&mut self, class: ClassId, bound: Option<Place>) {
-        let before = match bound {
-            Some(place) => self.bounds.insert(class, place),
-            None => self.bounds.remove(&class),
-        };
+        let before = self.bounds.get(&class).copied();
         if before == bound {
             return;
         }
         if let Some(place) = before {
             self.heads.remove(&(place, class));
         }
-        if let Some(place) = bound {
-            self.heads.insert((place, class));
+        self.place(class, bound);
+    }
+
+    /// The same for the class that comes first.
+    fn set_first(&mut self, bound: Option<Place>) {
+        if let Some((_, class)) = self.heads.pop_first() {
+            self.place(class, bound);
         }
     }
 
-    /// The class that comes first has its first task elsewhere, or none.
-    fn move_first(&mut self, bound: Option<Place>) {
-        let Some((_, class)) = self.heads.pop_first() else { return };
+    fn place(&mut self, class: ClassId, bound: Option<Place>) {
         if let Some(place) = bound {
             self.bounds.insert(class, place);
             self.heads.insert((place, class));
@@ -233,7 +233,7 @@ impl Queues {
             if first == Some(bound) {
                 break bound;
             }
-            state.move_first(first);
+            state.set_first(first);
         };
         let Some(skip) = skip else { return Some(first) };
         let ready = state.heads.iter().filter_map(|(_, id)| classes.get(id));

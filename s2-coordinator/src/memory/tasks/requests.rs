@@ -18,7 +18,7 @@ pub(super) struct Requests {
     /// Those of which something was held when they were no longer among the latest, and where one is sought that makes room.
     earlier: Vec<Granted>,
     next: usize,
-    /// The highest of them all. Most requests are higher, and need not be sought.
+    /// The highest there ever was. Most requests are higher, and need not be sought.
     highest: u64,
 }
 
